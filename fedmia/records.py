@@ -1,0 +1,63 @@
+"""What an adversary sees of a federation, round by round, and which powers that gives it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Params = Mapping[str, NDArray[Any]]
+"""Named arrays of a model, in the order of its ``state_dict``."""
+
+
+class Capability(StrEnum):
+    """Something an attack may need and a vantage may show."""
+
+    GLOBAL_MODEL = "the global model"
+    MANY_ROUNDS = "several rounds"
+    CLIENT_UPDATES = "client updates"
+    MANY_CLIENTS = "updates of several clients"
+
+
+@dataclass(frozen=True)
+class Update:
+    """``Δ_k^t = w_k^t − w^t`` as it left the client, after every mod.
+
+    ``node_id`` is opaque: which shard of the data a node holds is ground truth and kept apart.
+    """
+
+    node_id: int
+    num_examples: int
+    delta: Params
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One round, as one adversary saw it.
+
+    ``params`` is ``w^t``; ``recipients`` are the nodes it was sent to, whether or not they
+    answered; ``updates`` is empty where the vantage shows none; ``aggregate`` is
+    ``w^{t+1} − w^t`` where both models were seen, else ``None``.
+    """
+
+    round: int
+    params: Params
+    recipients: tuple[int, ...]
+    updates: tuple[Update, ...] = ()
+    aggregate: Params | None = None
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Labelled records: features ``x`` of shape (n, *input_shape), labels ``y`` of shape (n,)."""
+
+    x: NDArray[np.float32]
+    y: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __getitem__(self, index: Any) -> "Examples":
+        return Examples(self.x[index], self.y[index])

@@ -1,0 +1,1 @@
+"""Server side: aggregation rules and wrappers, each a Flower ``Strategy``."""
