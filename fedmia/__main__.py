@@ -1,0 +1,5 @@
+"""``python -m fedmia``."""
+
+from fedmia.cli import main
+
+main()

@@ -1,0 +1,260 @@
+"""The command line: verbs, each a few lines over the library; overrides go to Hydra unchanged."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from fedmia import __version__
+from fedmia.errors import ConfigError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from fedmia.results import Result
+
+app = typer.Typer(
+    name="fedmia",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Hydra overrides of conf/, e.g. num_rounds=10."),
+]
+ConfigDir = Annotated[
+    list[Path] | None,
+    typer.Option("--config-dir", help="A folder with plug-ins' yaml files, laid out like conf/."),
+]
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit code.
+
+    0: all went well. 1: a run failed, after writing what it had. 2: bad input, nothing was run.
+    130: interrupted.
+    """
+    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+    os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    sys.path.insert(0, str(Path.cwd()))  # plug-ins may live where the user works
+    try:
+        app()
+    except ConfigError as error:
+        _complain(str(error))
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _complain("interrupted; complete rounds are kept")
+        sys.exit(130)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Measure how much a federated-learning system leaks about who was in it."""
+    if version:
+        print(f"fedmia {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    overrides: Overrides = None,
+    multirun: Annotated[
+        bool, typer.Option("-m", "--multirun", help="Run every combination of a,b,c values.")
+    ] = False,
+    config_dir: ConfigDir = None,
+    cfg: Annotated[
+        bool, typer.Option("--cfg", help="Print the resolved configuration and stop.")
+    ] = False,
+) -> None:
+    """Train a federation, observe it, attack it, and write what leaked.
+
+    Everything is an override of conf/ (see **fedmia list**):
+
+        fedmia run
+        fedmia run num_rounds=10 partition.samples_per_client=40
+        fedmia run dataset=breast_cancer observer.vantage=participant
+        fedmia run -m seed=0,1,2 strategy=fedavg,fedmedian
+
+    The last line printed is the run directory, with result.json, report.html, run.log and
+    transcript/. Exit code 0: done; 1: the run failed, after writing what it had; 2: bad input,
+    nothing was trained.
+    """
+    from fedmia import config, experiment
+
+    overrides, dirs = overrides or [], config_dir or []
+    jobs = config.expand(overrides, dirs) if multirun else [overrides]
+    checked = [config.compose(job, dirs) for job in jobs]
+    if cfg:
+        from omegaconf import OmegaConf
+
+        for settings in checked:
+            print(OmegaConf.to_yaml(settings, resolve=True), end="")
+        return
+    from fedmia.runlog import quiet
+
+    quiet()
+    stages = [experiment.check(settings) for settings in checked]
+    ready = iter(stages if len(stages) == 1 else [None] * len(stages))
+    del stages
+    codes: list[int] = []
+    folders: list[Path] = []
+
+    def job(settings: "DictConfig", run_dir: Path) -> None:
+        folders.append(run_dir)
+        try:
+            with _progress(settings) as on_round:
+                result = experiment.run(settings, run_dir, on_round, stage=next(ready))
+        except ConfigError as error:
+            _complain(str(error))
+            codes.append(2)
+            return
+        _show(result)
+        codes.append(0 if result["status"] == "ok" else 1)
+        print(run_dir.resolve(), flush=True)
+
+    config.launch(job, overrides, ["--multirun"] if multirun else [], dirs)
+    if multirun and folders:
+        print(folders[0].resolve().parent, flush=True)
+    if any(codes):
+        raise typer.Exit(max(codes))
+
+
+@app.command()
+def attack(
+    run_dir: Annotated[Path, typer.Argument(help="A run directory with a transcript.")],
+    overrides: Overrides = None,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Attack the transcript of a run again, without training.
+
+    Overrides may change attack, metrics and observer.vantage (to one that sees less):
+
+        fedmia attack runs/2026-01-31_12-00-00-000000
+        fedmia attack RUN_DIR attack=fedmia attack.fedmia_i.measurement=logit_gap
+        fedmia attack RUN_DIR observer.vantage=final_model
+
+    Works on runs that died or still go on: all complete rounds are used. The last line printed
+    is the folder, below RUN_DIR, that holds the new result.json and report.html.
+    """
+    from fedmia import experiment
+    from fedmia.runlog import quiet
+
+    quiet()
+    folder, result = experiment.attack(run_dir, overrides or [], config_dir or [])
+    _show(result)
+    print(folder.resolve(), flush=True)
+    if result["status"] != "ok":
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    dirs: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run or sweep directories.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Where to write the page.")
+    ] = None,
+) -> None:
+    """Compare runs: a table here, and a page to keep.
+
+    Runs that differ only in their seed are pooled; everything else that differs becomes a column:
+
+        fedmia report runs/2026-01-31_12-00-00-000000
+        fedmia report runs/sweep_a runs/sweep_b -o comparison.html
+    """
+    from fedmia import results
+    from fedmia.report.html import render
+    from fedmia.report.table import comparison_table
+
+    try:
+        found = [result for _, result in results.find(dirs)]
+    except results.ResultError as error:
+        raise ConfigError(str(error)) from None
+    if not found:
+        names = ", ".join(map(str, dirs))
+        raise ConfigError(f"DIR={names}: expected at least one result.json below, found none")
+    if len(found) == 1:
+        _show(found[0])
+    else:
+        Console().print(comparison_table(found))
+    page = output or dirs[0] / "report.html"
+    try:
+        page.write_text(render(found[0] if len(found) == 1 else found), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--output={page}: expected a writable file ({error.strerror})") from None
+    print(page.resolve(), flush=True)
+
+
+@app.command("list")
+def list_(
+    group: Annotated[str | None, typer.Argument(help="e.g. attack, dataset, strategy.")] = None,
+    config_dir: ConfigDir = None,
+) -> None:
+    """List the options of every configuration group, or of one.
+
+    Each option is a file conf/GROUP/OPTION.yaml, where every knob has a comment:
+
+        fedmia list attack
+        fedmia run attack=fedmia
+    """
+    from rich.table import Table
+
+    from fedmia import config
+
+    dirs = config_dir or []
+    known = config.groups(dirs)
+    if group is not None and group not in known:
+        raise ConfigError(f"group={group}: expected one of {', '.join(known)}")
+    table = Table("option", "what it is", box=None, pad_edge=False)
+    for name in [group] if group else known:
+        for option in config.options(name, dirs):
+            table.add_row(f"{name}={option}", config.description(name, option, dirs))
+    Console().print(table)
+
+
+def _show(result: "Result") -> None:
+    from fedmia.report.table import attack_table, baseline_table, summary
+
+    console = Console()
+    console.print(attack_table(result))
+    console.print(baseline_table(result))
+    console.print(summary(result))
+
+
+@contextmanager
+def _progress(settings: "DictConfig") -> Iterator[Any]:
+    """Show a bar over the rounds; yields the function to call after each."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[accuracy]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("starting", total=settings.num_rounds, accuracy="")
+
+        def on_round(server_round: int, accuracy: float | None) -> None:
+            said = "" if accuracy is None else f"test accuracy {accuracy:.3f}"
+            progress.update(task, completed=server_round, accuracy=said, description="training")
+            if server_round == settings.num_rounds:
+                progress.update(task, description="attacking")
+
+        yield on_round
+
+
+def _complain(text: str) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print("[bold red]error:[/] ", end="")
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,181 @@
+"""Run every attack on a transcript and measure it; the only place where scores meet membership."""
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import tensor
+
+from fedmia import audit
+from fedmia.attacks.base import Attack, NotApplicableError, View
+from fedmia.metrics import Membership, auc, roc_points
+from fedmia.records import Examples
+from fedmia.seeding import generator
+from fedmia.signals.forward import evaluate as forward
+from fedmia.stage import Stage
+
+log = logging.getLogger(__name__)
+
+_BINS = 40
+_CURVE_POINTS = 10
+_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Who is asked about, and the truth.
+
+    ``nodes`` are the targets' node ids (one ``None``: the federation as a whole), ``clients``
+    their numbers; ``owner`` (n,) says in which row of the scores a candidate is a member, −1 held
+    out, −2 not evaluated.
+    """
+
+    nodes: tuple[int | None, ...]
+    clients: tuple[int, ...]
+    owner: NDArray[np.int64]
+
+
+def targets(stage: Stage, view: View, nodes: Mapping[int, int]) -> Targets:
+    """Return each client whose update was seen or, at other vantages, the federation as one.
+
+    Members of a client that was never seen are nobody's targets; at vantage ``participant`` the
+    curious client's own records are left out.
+    """
+    owner = stage.candidates.owner
+    if stage.observer.kind.per_client:
+        seen = sorted((nodes[n], n) for n in view.transcript.node_ids)
+        clients = tuple(client for client, _ in seen)
+        rows = np.full(stage.config.num_clients + 1, -2)
+        rows[list(clients)] = np.arange(len(clients))
+        rows[-1] = -1
+        return Targets(tuple(n for _, n in seen), clients, rows[owner])
+    merged = np.minimum(owner, 0)
+    if stage.observer.vantage == "participant":
+        merged = np.where(owner == stage.observer.participant, -2, merged)
+    return Targets((None,), (0,), merged)
+
+
+@dataclass
+class Measured:
+    """One row of the result for each attack and baseline, and the attacks' raw scores."""
+
+    attacks: list[dict[str, Any]]
+    baselines: list[dict[str, Any]]
+    scores: dict[str, NDArray[np.float64]]
+    seconds: float
+
+
+def evaluate(stage: Stage, view: View, who: Targets, failure: str | None) -> Measured:
+    """Attack and measure.
+
+    A vantage that lacks what an attack needs gives a ``not_applicable`` row. Where training
+    failed, what the vantage shows is not what was asked for, and every attack is marked failed.
+    """
+    start = time.perf_counter()
+    examples = stage.dataset.examples(stage.candidates.index)
+    measured = Measured([], [], {}, 0.0)
+    for name, attack in stage.attacks.items():
+        row: dict[str, Any] = {"name": name, "vantage": view.transcript.vantage}
+        measured.attacks.append(row)
+        try:
+            attack.check_applicable(view.transcript.vantage, view.transcript.shows)
+            if failure is not None:
+                row |= {"status": "failed", "reason": failure}
+                continue
+            began, signals = time.perf_counter(), view.signals.seconds
+            scores = _scores(attack, view, who, examples, stage)
+            spent = time.perf_counter() - began - (view.signals.seconds - signals)
+            row |= _measure(name, scores, who, examples, stage)
+            row["auc_per_round"] = _curve(attack, view, who, examples, stage)
+            row["seconds"] = max(spent, 0.0)
+            measured.scores[name] = scores
+        except NotApplicableError as error:
+            row |= {"status": "not_applicable", "reason": str(error)}
+        except Exception as error:
+            log.exception("attack %s failed", name)
+            row |= {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+    for name, scores in _blind(stage, who, examples).items():
+        began = time.perf_counter()
+        row = {"name": name, "vantage": "blind"} | _measure(name, scores, who, examples, stage)
+        row |= {"auc_per_round": None, "seconds": time.perf_counter() - began}
+        measured.baselines.append(row)
+    measured.seconds = time.perf_counter() - start
+    return measured
+
+
+def _scores(
+    attack: Attack, view: View, who: Targets, examples: Examples, stage: Stage
+) -> NDArray[np.float64]:
+    return np.stack([attack(view, node, examples, stage.knowledge) for node in who.nodes])
+
+
+def _measure(
+    name: str, scores: NDArray[np.float64], who: Targets, examples: Examples, stage: Stage
+) -> dict[str, Any]:
+    metrics: Membership = stage.metrics
+    row = metrics.evaluate(scores, who.owner, examples.y, generator(stage.seed, f"metrics {name}"))
+    for client, target in zip(who.clients, row["per_target"], strict=True):
+        target["client"] = client
+    fpr, tpr = roc_points(scores, who.owner)
+    return {
+        "status": "ok",
+        **row,
+        "roc": {"fpr": fpr.tolist(), "tpr": tpr.tolist()},
+        "histogram": _histogram(scores, who.owner),
+    }
+
+
+def _histogram(scores: NDArray[np.float64], owner: NDArray[np.int64]) -> dict[str, Any]:
+    rows = np.arange(len(scores))[:, None]
+    edges = np.histogram_bin_edges(scores[:, owner != -2], bins=_BINS)
+    populations = {
+        "members": owner == rows,
+        "nonmembers": np.broadcast_to(owner == -1, scores.shape),
+        "other_members": (owner >= 0) & (owner != rows),
+    }
+    counts = {k: np.histogram(scores[mask], edges)[0].tolist() for k, mask in populations.items()}
+    others = counts["other_members"] if populations["other_members"].any() else None
+    return {"edges": edges.tolist(), **counts, "other_members": others}
+
+
+def _curve(
+    attack: Attack, view: View, who: Targets, examples: Examples, stage: Stage
+) -> list[dict[str, Any]] | None:
+    """Return the pooled AUC that the attack would have had after each of some rounds."""
+    total = len(view.transcript)
+    if total < 2:
+        return None
+    points = []
+    for rounds in np.unique(np.linspace(1, total, min(total, _CURVE_POINTS)).round().astype(int)):
+        early = View(view.transcript, view.signals.until(int(rounds)))
+        entry: dict[str, Any] = {"round": view.transcript.rounds[rounds - 1], "auc": None}
+        points.append(entry)
+        try:
+            scores = _scores(attack, early, who, examples, stage)
+        except NotApplicableError:
+            continue
+        entry["auc"] = _pooled_auc(scores, who.owner)
+    return points
+
+
+def _pooled_auc(scores: NDArray[np.float64], owner: NDArray[np.int64]) -> float:
+    mine = owner == np.arange(len(scores))[:, None]
+    compared = mine | (owner == -1)
+    return auc(scores[compared], mine[compared])
+
+
+def _blind(
+    stage: Stage, who: Targets, examples: Examples
+) -> dict[str, NDArray[np.float64]]:
+    """Return the scores of baselines that never look at training."""
+    rng, num_targets = generator(stage.seed, "baselines"), len(who.nodes)
+    untrained, _ = forward(stage.model.eval(), tensor(examples.x), tensor(examples.y), _CHUNK)
+    return {
+        "label_prior": audit.label_prior(examples.y, who.owner, num_targets),
+        "raw_features": audit.raw_features(examples.x, examples.y, who.owner, num_targets, rng),
+        "untrained_model": audit.untrained(untrained, num_targets),
+    }

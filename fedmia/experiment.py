@@ -1,0 +1,285 @@
+"""One experiment, told in a page: build, train under observation, attack, measure, write."""
+
+import importlib.metadata
+import platform
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.serverapp import Grid
+from omegaconf import DictConfig
+
+from fedmia import audit, config, results
+from fedmia.attacks.base import View
+from fedmia.errors import ConfigError
+from fedmia.evaluation import Measured, Targets, evaluate, targets
+from fedmia.observe import Observer
+from fedmia.recording import OnRound, Training, train
+from fedmia.report.html import render
+from fedmia.runlog import logging_to
+from fedmia.seeding import generator
+from fedmia.signals import Signals
+from fedmia.stage import Stage, build_attacks, check_applicable, check_writable, prepare
+from fedmia.training import FlatModel, accuracy
+from fedmia.truth import Truth
+from fedmia.transcript import Transcript, TranscriptError
+
+_PACKAGES = ("fedmia", "flwr", "ray", "torch", "numpy", "hydra-core", "safetensors")
+_ATTACK_KEYS = ("attack", "metrics", "observer")
+_CONFIDENCE = 0.95
+
+
+def check(settings: DictConfig) -> Stage:
+    """Build everything and check what only the machine can tell; nothing is trained.
+
+    Raises
+    ------
+    ConfigError
+        In one line, what is wrong.
+    """
+    check_writable(Path(settings.output_dir))
+    return prepare(settings)
+
+
+def run(
+    settings: DictConfig,
+    run_dir: Path,
+    on_round: OnRound = lambda server_round, test_accuracy: None,
+    grid: Grid | None = None,
+    stage: Stage | None = None,
+) -> results.Result:
+    """Run one experiment and write its run directory.
+
+    Parameters
+    ----------
+    settings
+        A checked configuration.
+    run_dir
+        Where ``result.json``, ``report.html``, ``run.log`` and ``transcript/`` go.
+    on_round
+        Called after each round of training.
+    grid
+        A running federation, e.g. Flower's; ``None`` starts the configured pool.
+    stage
+        The configuration's parts, if they were already built.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with logging_to(run_dir / "run.log"):
+        start = time.perf_counter()
+        stage = stage or prepare(settings)
+        begun: list[float] = []
+
+        def main(running: Grid) -> Training:
+            begun.append(time.perf_counter())
+            return train(stage, running, run_dir, on_round)
+
+        if grid is not None:
+            training = main(grid)
+        else:
+            training = stage.pool.run(
+                stage.federation(), settings.num_clients, settings.seed, main
+            )
+        trained = time.perf_counter()
+        truth = Truth(training.nodes, stage.split)
+        transcript = Transcript(run_dir / "transcript")
+        view, who, measured = attack_transcript(stage, transcript, truth, training.failure)
+        result = _document(stage, measured, who)
+        result |= {
+            "status": "failed" if training.failure or _failed(measured) else "ok",
+            "reason": training.failure or _failed(measured),
+            "utility": _utility(stage, training),
+            "faults": [
+                {"round": f.round, "client": training.nodes.get(f.node_id), "reason": f.reason}
+                for f in training.faults
+            ],
+            "timing": {
+                "setup_s": begun[0] - start,
+                "train_s": trained - begun[0],
+                "signals_s": view.signals.seconds,
+                "attacks_s": max(measured.seconds - view.signals.seconds, 0.0),
+                "per_round_s": float(np.median(training.round_seconds or [0.0])),
+            },
+        }
+        if not stage.observer.keep_transcript:
+            shutil.rmtree(run_dir / "transcript")
+        return _write(run_dir, result)
+
+
+def attack(
+    run_dir: Path, overrides: Sequence[str], config_dirs: Sequence[Path] = ()
+) -> tuple[Path, results.Result]:
+    """Attack the transcript of a finished (or still running) run again, without training.
+
+    Returns the folder below ``run_dir`` that the new result was written to, and the result.
+
+    Raises
+    ------
+    ConfigError
+        If the run directory lacks something, or an override is about more than the attack.
+    """
+    settings = config.load(run_dir / ".hydra" / "config.yaml")
+    fresh = config.compose(overrides, config_dirs)
+    for key in config.keys(overrides):
+        group = key.split(".")[0].split("/")[0]
+        if group not in _ATTACK_KEYS:
+            allowed = ", ".join(_ATTACK_KEYS)
+            raise ConfigError(f"{key}: expected one of {allowed}; the rest was fixed in training")
+    touched = {key.split(".")[0] for key in config.keys(overrides)} | {"attack"}
+    for group in touched:
+        settings[group] = fresh[group]
+    try:
+        transcript = Transcript(run_dir / "transcript")
+        truth = Truth.load(run_dir)
+    except TranscriptError as error:
+        raise ConfigError(str(error)) from None
+    stage = prepare(settings)
+    if stage.split.sha256 != truth.split.sha256:
+        raise ConfigError(
+            f"{run_dir}: expected the data that this run was trained on, it has changed since"
+        )
+    transcript = _narrow(transcript, stage.observer, truth)
+    if not len(transcript) and transcript.final is None:
+        raise ConfigError(f"{transcript.path}: expected at least one complete round, found none")
+    check_applicable(stage.attacks, stage.observer)
+    folder = run_dir / f"attack_{datetime.now(UTC):%Y-%m-%d_%H-%M-%S-%f}"
+    folder.mkdir()
+    with logging_to(folder / "run.log"):
+        before = results.read(run_dir / results.FILE_NAME) if _has_result(run_dir) else None
+        view, who, measured = attack_transcript(stage, transcript, truth, None)
+        result = _document(stage, measured, who)
+        result["notes"] += [f"damaged and left out: {name}" for name in transcript.damaged]
+        missing = settings.num_rounds - len(transcript)
+        if missing > 0 and stage.observer.vantage == "server":
+            result["notes"].append(
+                f"{len(transcript)} of {settings.num_rounds} rounds are complete"
+            )
+        empty: dict[str, Any] = {"test_accuracy": None, "train_accuracy": None, "per_round": []}
+        result |= {
+            "status": "failed" if _failed(measured) else "ok",
+            "reason": _failed(measured),
+            "utility": before["utility"] if before else empty,
+            "faults": before["faults"] if before else [],
+            "timing": {
+                "setup_s": None,
+                "train_s": None,
+                "signals_s": view.signals.seconds,
+                "attacks_s": max(measured.seconds - view.signals.seconds, 0.0),
+                "per_round_s": None,
+            },
+        }
+        return folder, _write(folder, result)
+
+
+def attack_transcript(
+    stage: Stage, transcript: Transcript, truth: Truth, failure: str | None
+) -> tuple[View, Targets, Measured]:
+    """Compute signals, run the attacks and measure them against the truth."""
+    examples = stage.dataset.examples(stage.candidates.index)
+    signals = Signals(transcript, stage.model, examples, transcript.path / "signals")
+    view = View(transcript, signals)
+    who = targets(stage, view, truth.nodes)
+    return view, who, evaluate(stage, view, who, failure)
+
+
+def _narrow(transcript: Transcript, observer: Observer, truth: Truth) -> Transcript:
+    """Return what the asked-for vantage would have seen of a recorded transcript."""
+    if observer.vantage == transcript.vantage:
+        return transcript
+    vantage = observer.stand(truth.nodes)
+    if not vantage.shows <= transcript.shows:
+        raise ConfigError(
+            f"observer.vantage={vantage.name}: expected one that sees no more than "
+            f"'{transcript.vantage}', which recorded this run"
+        )
+    return transcript.through(vantage.name, vantage.shows, vantage.view)
+
+
+def _document(stage: Stage, measured: Measured, who: Targets) -> dict[str, Any]:
+    """Return the parts of the result that follow from configuration and attacks."""
+    plain = config.to_dict(stage.config)
+    owner, candidates = stage.candidates.owner, stage.candidates
+    members = int((who.owner >= 0).sum())
+    others = members * (len(who.nodes) - 1) if len(who.nodes) > 1 else 0
+    nonmembers = int((owner == -1).sum())
+    rng = generator(stage.seed, "audit")
+    bound = audit.epsilon_from_attacks(measured.scores, who.owner, 0.0, _CONFIDENCE, rng)
+    return {
+        "schema": results.SCHEMA,
+        "key": results.config_key(plain),
+        "config": plain,
+        "versions": _versions(),
+        "seed": stage.seed,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "candidates": {
+            "members": members,
+            "nonmembers": nonmembers,
+            "other_members": others,
+            "auxiliary": len(stage.knowledge.auxiliary),
+            "null_run": bool(stage.config.candidates.null_run),
+            "sha256": candidates.sha256,
+            "split_sha256": stage.split.sha256,
+        },
+        "attacks": measured.attacks,
+        "baselines": measured.baselines,
+        "privacy": {
+            "epsilon_claimed": None,
+            "delta": None,
+            "epsilon_lower_bound": bound if measured.scores else None,
+            "epsilon_ceiling": audit.epsilon_ceiling(members, nonmembers, 0.0, _CONFIDENCE),
+            "confidence": _CONFIDENCE,
+        },
+        "notes": _notes(stage),
+    }
+
+
+def _notes(stage: Stage) -> list[str]:
+    notes = []
+    if noise := stage.config.dataset.get("label_noise"):
+        notes.append(f"{noise:.0%} of all labels were re-drawn uniformly, held-out ones included")
+    wanted, got = stage.config.candidates.nonmembers, len(stage.split.nonmembers)
+    if got < wanted:
+        notes.append(f"{got} held-out records instead of {wanted}: the data set has no more")
+    if stage.config.candidates.null_run:
+        notes.append("null run: nobody trained on any candidate, so every AUC should be 0.5")
+    return notes
+
+
+def _utility(stage: Stage, training: Training) -> dict[str, Any]:
+    model = FlatModel(stage.model)
+    model.load(training.params)
+    series = training.test_accuracy
+    return {
+        "test_accuracy": series[-1][1] if series else None,
+        "train_accuracy": accuracy(model.module, stage.members),
+        "per_round": [{"round": r, "test_accuracy": a} for r, a in series],
+    }
+
+
+def _failed(measured: Measured) -> str | None:
+    for row in measured.attacks:
+        if row["status"] == "failed":
+            return f"attack {row['name']}: {row['reason']}"
+    return None
+
+
+def _has_result(run_dir: Path) -> bool:
+    return (run_dir / results.FILE_NAME).exists()
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        found[name] = importlib.metadata.version(name)
+    return found
+
+
+def _write(folder: Path, document: dict[str, Any]) -> results.Result:
+    results.write(folder / results.FILE_NAME, document)
+    result = results.read(folder / results.FILE_NAME)
+    (folder / "report.html").write_text(render(result), encoding="utf-8")
+    return result

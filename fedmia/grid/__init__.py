@@ -1,0 +1,1 @@
+"""Client pools: where simulated clients run, behind Flower's own ``Grid`` interface."""

@@ -1,0 +1,136 @@
+"""Train a federation under observation: strategy, grid, vantage and transcript put together."""
+
+import random
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+
+from fedmia.arrays import to_params, to_record
+from fedmia.observe import (
+    DivergedError,
+    EveryClientFailedError,
+    Fault,
+    ObservedGrid,
+)
+from fedmia.records import Observation, Params
+from fedmia.seeding import generator
+from fedmia.stage import Stage
+from fedmia.training import FlatModel, accuracy, first_nonfinite
+from fedmia.transcript import TranscriptWriter
+from fedmia.truth import Truth
+
+OnRound = Callable[[int, float | None], None]
+"""Called after each round with its number and the global model's test accuracy."""
+
+_POLL_S = 0.1
+
+
+@dataclass
+class Training:
+    """What came of training, complete or not.
+
+    ``nodes`` maps node ids to client numbers: ground truth, for the evaluation alone.
+    ``failure`` says in one line why training stopped early, ``None`` if it did not.
+    """
+
+    nodes: dict[int, int]
+    params: Params
+    rounds: int = 0
+    faults: list[Fault] = field(default_factory=list)
+    test_accuracy: list[tuple[int, float]] = field(default_factory=list)
+    round_seconds: list[float] = field(default_factory=list)
+    failure: str | None = None
+
+
+def ask_nodes(grid: Grid, num_clients: int) -> dict[int, int]:
+    """Wait for all clients and return which client number each node has.
+
+    Asked before the observed federation starts, so the answers are in no transcript.
+
+    Raises
+    ------
+    RuntimeError
+        If a node does not answer or two nodes give the same number.
+    """
+    while len(ids := sorted(grid.get_node_ids())) < num_clients:
+        time.sleep(_POLL_S)
+    messages = [Message(RecordDict(), node_id, "query.partition") for node_id in ids]
+    nodes: dict[int, int] = {}
+    for reply in grid.send_and_receive(messages):
+        if reply.has_error():
+            raise RuntimeError(f"a client could not be set up: {reply.error.reason}")
+        number = next(iter(reply.content.config_records.values()))["partition-id"]
+        nodes[reply.metadata.src_node_id] = int(str(number))
+    if sorted(nodes.values()) != list(range(num_clients)):
+        raise RuntimeError(f"expected clients 0..{num_clients - 1}, got {sorted(nodes.values())}")
+    return nodes
+
+
+def train(stage: Stage, grid: Grid, run_dir: Path, on_round: OnRound) -> Training:
+    """Train and record into ``run_dir``; what stops training early is reported, not raised."""
+    nodes = ask_nodes(grid, stage.config.num_clients)
+    Truth(nodes, stage.split).save(run_dir)
+    vantage = stage.observer.stand(nodes)
+    writer = TranscriptWriter(run_dir / "transcript", vantage.name, vantage.shows)
+    model = FlatModel(stage.model)
+    training = Training(nodes, model.params())
+    held_out = stage.held_out
+    clock = time.monotonic()
+
+    def record(observation: Observation) -> None:
+        if seen := vantage.view(observation):
+            writer.append(seen)
+
+    def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
+        nonlocal clock
+        params = to_params(arrays)
+        if (name := first_nonfinite(params)) is not None:
+            raise ArithmeticError(f"round {server_round}: '{name}' of the global model is not finite")
+        model.load(params)
+        measured = accuracy(model.module, held_out)
+        training.params, training.rounds = params, server_round
+        training.test_accuracy.append((server_round, measured))
+        if server_round:
+            now = time.monotonic()
+            training.round_seconds.append(now - clock)
+            clock = now
+            on_round(server_round, measured)
+        else:
+            clock = time.monotonic()
+        return None
+
+    observed = ObservedGrid(grid, record)
+    try:
+        with _seeded(stage.seed):
+            stage.strategy().start(
+                grid=observed,
+                initial_arrays=to_record(training.params),
+                num_rounds=stage.config.num_rounds,
+                evaluate_fn=evaluate,
+            )
+    except DivergedError as error:
+        training.failure = f"training diverged: client {nodes[error.node_id]}, {error}"
+    except (EveryClientFailedError, ArithmeticError) as error:
+        training.failure = str(error)
+    training.faults = observed.faults
+    if training.failure is None and vantage.view(Observation(0, training.params, ())):
+        writer.finish(training.params)
+    return training
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed the global generator from which Flower's strategies sample clients."""
+    state: Any = random.getstate()
+    random.seed(int(generator(seed, "strategy").integers(2**63)))
+    try:
+        yield
+    finally:
+        random.setstate(state)

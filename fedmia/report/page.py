@@ -1,0 +1,274 @@
+"""The report's pages as jinja2 templates.
+
+They are Python strings because a Flower app bundle carries no template files.
+"""
+
+STYLE = """
+:root { --ink: #1c2430; --soft: #5b6675; --line: #dfe3e8; --accent: #0072B2; --tint: #f5f7f9; }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 2.5rem 1.5rem 4rem; max-width: 64rem; color: var(--ink);
+  background: #fff; font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
+h1 { font-size: 1.05rem; font-weight: 600; color: var(--soft); margin: 0; }
+h2 { font-size: 1.15rem; margin: 2.6rem 0 .7rem; padding-bottom: .3rem;
+  border-bottom: 1px solid var(--line); }
+.headline { font-size: 1.45rem; line-height: 1.35; font-weight: 600; margin: .5rem 0 .4rem; }
+.setup, .created, figcaption, .caption { color: var(--soft); font-size: .87rem; }
+.setup, .created { margin: .1rem 0; }
+.warning, .failure { margin: 1rem 0; padding: .7rem 1rem; border-left: 4px solid #E69F00;
+  background: #fdf6e7; }
+.failure { border-color: #c0392b; background: #fbeeec; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(12rem, 1fr)); gap: .8rem;
+  margin: 1.4rem 0 0; padding: 0; }
+.tiles div { background: var(--tint); border-radius: 6px; padding: .7rem .9rem; }
+.tiles dt { color: var(--soft); font-size: .82rem; }
+.tiles dd { margin: 0; font-size: 1.35rem; font-weight: 600; font-variant-numeric: tabular-nums; }
+.tiles small { display: block; font-size: .8rem; font-weight: 400; color: var(--soft); }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: .88rem;
+  font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: .38rem .4rem; border-bottom: 1px solid var(--line);
+  vertical-align: top; }
+th { font-weight: 600; color: var(--soft); vertical-align: bottom; }
+td.n, th.n { text-align: right; }
+td.n { white-space: nowrap; }
+tr.not_applicable td { color: var(--soft); }
+tr.failed td { color: #a5281b; }
+td small { display: block; color: var(--soft); }
+figure { margin: 1rem 0; break-inside: avoid; }
+.figures { display: flex; flex-wrap: wrap; gap: 1rem 1.5rem; align-items: flex-start; }
+.figures figure { margin: .4rem 0; max-width: 28.5rem; }
+svg { max-width: 100%; height: auto; }
+svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, sans-serif !important; }
+pre { background: var(--tint); border-radius: 6px; padding: .9rem 1rem; overflow-x: auto;
+  font-size: .82rem; line-height: 1.45; white-space: pre-wrap; overflow-wrap: anywhere; }
+code { font-size: .9em; overflow-wrap: anywhere; }
+dl.plain { display: grid; grid-template-columns: max-content 1fr; gap: .25rem 1.2rem;
+  margin: 0 0 1.2rem; }
+dl.plain dt { color: var(--soft); }
+dl.plain dd { margin: 0; }
+details summary { cursor: pointer; color: var(--accent); }
+@media print {
+  body { max-width: none; padding: 0; font-size: 11px; }
+  .headline { font-size: 1.3rem; }
+  h2 { break-after: avoid; }
+  tr, .tiles, .warning, .failure { break-inside: avoid; }
+  pre { white-space: pre-wrap; }
+}
+"""
+
+BASE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy"
+  content="default-src 'none'; style-src 'unsafe-inline'">
+<title>{{ title }}</title>
+<style>{{ style }}</style>
+</head>
+<body>
+{% block body %}{% endblock %}
+</body>
+</html>
+"""
+
+OUTCOMES = """
+{% macro outcomes(rows, first, fprs) %}
+<div class="scroll"><table>
+<thead><tr><th>{{ first }}</th><th>vantage</th><th class="n">AUC [CI]</th>
+{% for fpr in fprs %}<th class="n">{{ fpr | tpr_label }}</th>{% endfor %}
+<th class="n">bal. acc.</th><th class="n">advantage</th>
+<th class="n">same-label AUC</th><th class="n">seconds</th></tr></thead>
+<tbody>
+{% for row in rows %}
+<tr class="{{ row.status }}"><td>{{ row.name }}</td><td>{{ row.vantage }}</td>
+{% if row.status == "ok" %}
+<td class="n">{{ row.auc | number }} <small>{{ row.auc_ci | interval }}</small></td>
+{% for fpr in fprs %}
+<td class="n">{{ row.tpr_at_fpr.get(fpr) | percent }}
+{% if row.tpr_ci.get(fpr) %}<small>{{ row.tpr_ci.get(fpr) | percents }}</small>{% endif %}</td>
+{% endfor %}
+<td class="n">{{ row.balanced_accuracy | number }}</td>
+<td class="n">{{ row.advantage | number }}</td>
+<td class="n">{{ row.auc_label_matched | number }}</td>
+<td class="n">{{ row.seconds | number(2) }}</td>
+{% else %}
+<td colspan="{{ 5 + fprs | length }}">{{ row.status | replace("_", " ") }}: {{ row.reason }}</td>
+{% endif %}
+</tr>
+{% endfor %}
+</tbody></table></div>
+{% endmacro %}
+"""
+
+RUN = """{% extends "base" %}
+{% from "outcomes" import outcomes %}
+{% block body %}
+<h1>fedmia report</h1>
+<p class="headline">{{ headline }}</p>
+<p class="setup">{{ setup | join(" · ") }} · seed {{ run.seed }}</p>
+<p class="created">{{ run.created }} · <code>{{ run.key }}</code></p>
+{% if run.status == "failed" %}
+<div class="failure"><strong>This run failed.</strong> {{ run.reason }}</div>
+{% endif %}
+{% for warning in warnings %}
+<div class="warning"><strong>Caution.</strong> {{ warning }}</div>
+{% endfor %}
+<dl class="tiles">
+<div><dt>strongest attack, AUC</dt><dd>{{ (best.auc if best else none) | number }}
+<small>{% if best %}{{ best.auc_ci | interval }} {{ best.name }}{% endif %}</small></dd></div>
+<div><dt>its {{ fpr | tpr_label }}</dt><dd>
+{{ (best.tpr_at_fpr.get(fpr) if best else none) | percent }}
+<small>guessing would give {{ fpr | float | percent }}</small></dd></div>
+<div><dt>test accuracy</dt><dd>{{ run.utility.test_accuracy | number }}
+<small>training {{ run.utility.train_accuracy | number }}</small></dd></div>
+<div><dt>ε at least</dt><dd>{{ run.privacy.epsilon_lower_bound | number(2) }}
+<small>ceiling {{ run.privacy.epsilon_ceiling | number(2) }}
+{% if run.privacy.epsilon_claimed is not none %}
+ · claimed {{ run.privacy.epsilon_claimed | number(2) }}{% endif %}</small></dd></div>
+</dl>
+{% if run.notes %}<ul>{% for note in run.notes %}<li>{{ note }}</li>{% endfor %}</ul>{% endif %}
+
+<h2>Attacks</h2>
+{{ outcomes(run.attacks, "attack", fprs) }}
+<p class="caption">Members of a target client against records held out from everybody. A dash is a
+rate that this many held-out records cannot resolve.</p>
+
+<h2>Blind baselines</h2>
+{{ outcomes(run.baselines, "baseline", fprs) }}
+<p class="caption">What can be guessed without seeing any training. Where an interval does not
+cover 0.5, the populations differ for a reason other than membership.</p>
+
+{% if roc or per_round %}
+<h2>Curves</h2>
+<div class="figures">
+{% if roc %}<figure>{{ roc }}<figcaption>ROC, both axes logarithmic, from one over the number of
+held-out records. Dashed: guessing.{% if measured > most_curves %} The {{ most_curves }} highest
+AUCs of {{ measured }}.{% endif %}</figcaption></figure>{% endif %}
+{% if per_round %}<figure>{{ per_round }}<figcaption>Each attack given the transcript up to a round,
+and the accuracy of the global model after it.</figcaption></figure>{% endif %}
+</div>
+{% endif %}
+
+{% if histograms %}
+<h2>Scores</h2>
+<div class="figures">
+{% for histogram in histograms %}<figure>{{ histogram }}</figure>{% endfor %}
+</div>
+<p class="caption">Each population's shares add up to 100%.</p>
+{% endif %}
+
+<h2>Populations</h2>
+<dl class="plain">
+<dt>members</dt><dd>{{ run.candidates.members }}
+{% if run.candidates.null_run %}(null run: nobody trained on them){% endif %}</dd>
+<dt>held out</dt><dd>{{ run.candidates.nonmembers }}</dd>
+<dt>other members</dt><dd>{{ run.candidates.other_members }}</dd>
+<dt>auxiliary</dt><dd>{{ run.candidates.auxiliary }}</dd>
+<dt>candidates SHA-256</dt><dd><code>{{ run.candidates.sha256 }}</code></dd>
+<dt>split SHA-256</dt><dd><code>{{ run.candidates.split_sha256 }}</code></dd>
+</dl>
+{% if others %}
+<div class="scroll"><table>
+<thead><tr><th>attack</th><th class="n">AUC against held out</th>
+<th class="n">AUC against other clients' members</th></tr></thead>
+<tbody>{% for row in others %}<tr><td>{{ row.name }}</td>
+<td class="n">{{ row.auc | number }} <small>{{ row.auc_ci | interval }}</small></td>
+<td class="n">{{ row.other_members.auc | number }}
+<small>{{ row.other_members.auc_ci | interval }}</small></td></tr>{% endfor %}</tbody>
+</table></div>
+<p class="caption">Left: was the record trained on at all. Right: does the attack tell the target's
+members from those of other clients. Near 0.5 on the right it says that a record was in the
+federation, not whose it is.</p>
+{% endif %}
+
+{% if targets %}
+<h2>Per target client</h2>
+<div class="scroll"><table>
+<thead><tr><th>client</th>{% for row in targeted %}<th class="n">{{ row.name }}</th>{% endfor %}
+</tr></thead>
+<tbody>
+{% for client, cells in targets %}<tr><td>{{ client }}</td>
+{% for cell in cells %}<td class="n">{% if cell %}{{ cell.auc | number }}
+<small>{{ cell.auc_ci | interval(2) }}</small>{% else %}{{ none | number }}{% endif %}</td>
+{% endfor %}</tr>{% endfor %}
+<tr><th>mean</th>{% for row in targeted %}<th class="n">{{ row.auc_target_mean | number }}</th>
+{% endfor %}</tr>
+</tbody></table></div>
+<p class="caption">AUC of one client's members against the same held-out records.</p>
+{% endif %}
+
+<h2>Faults</h2>
+{% if faults %}<ul>{% for fault in faults %}<li>{{ fault }}</li>{% endfor %}</ul>
+{% else %}<p>None.</p>{% endif %}
+
+<h2>How to read this</h2>
+<ul>
+<li><strong>AUC</strong>: the chance that a random member scores higher than a random held-out
+record. 0.5 is guessing, 1 is certainty.</li>
+<li><strong>TPR at a low FPR</strong>: the share of members found when hardly anybody is accused
+wrongly. An attack can be poor on average and still certain about a few.</li>
+<li><strong>ε at least</strong>: what the attacks proved about this training, never more than the
+ceiling, which a perfect attack on as few records would reach. It is no upper bound: a low
+value does not show that the training is private.</li>
+<li>The strongest attack was picked after the fact among {{ measured }}; its interval does not
+account for that. One run is one draw: compare settings over several seeds.</li>
+<li>No attack here succeeding means that these attacks from this vantage did not.</li>
+</ul>
+
+<h2>Configuration</h2>
+<details open><summary>resolved configuration</summary><pre>{{ config }}</pre></details>
+
+<h2>Versions and timing</h2>
+<dl class="plain">
+{% for name, version in run.versions.items() %}<dt>{{ name }}</dt><dd>{{ version }}</dd>{% endfor %}
+{% for name, words in timing %}<dt>{{ name }}</dt><dd>{{ words }}</dd>{% endfor %}
+</dl>
+{% endblock %}
+"""
+
+COMPARISON = """{% extends "base" %}
+{% block body %}
+<h1>fedmia comparison</h1>
+<p class="headline">{{ headline }}</p>
+<p class="created">{{ span }}</p>
+{% for warning in warnings %}
+<div class="warning"><strong>Caution.</strong> {{ warning }}</div>
+{% endfor %}
+
+<h2>Attacks by configuration</h2>
+<div class="scroll"><table>
+<thead><tr>{% for setting in comparison.settings %}<th>{{ setting }}</th>{% endfor %}
+<th>attack</th><th>vantage</th><th class="n">seeds</th><th class="n">AUC [low, high]</th>
+<th class="n">{{ comparison.fpr | tpr_label }}</th><th class="n">balanced acc.</th>
+<th class="n">test acc.</th><th class="n">blind AUC</th></tr></thead>
+<tbody>
+{% for row, cells in rows %}<tr class="{{ '' if row.auc else 'not_applicable' }}">
+{% for cell in cells %}<td{% if loop.index > text_columns %} class="n"{% endif %}>{{ cell }}</td>
+{% endfor %}</tr>{% endfor %}
+</tbody></table></div>
+<p class="caption">{{ spread }}. Blind AUC: the highest baseline of each run, averaged;
+{{ confounded }}.</p>
+{% if unmeasured %}<p>Not measured:</p>
+<ul>{% for line in unmeasured %}<li>{{ line }}</li>{% endfor %}</ul>{% endif %}
+
+{% if forest %}
+<figure>{{ forest }}<figcaption>AUC with its interval. Orange: confounded.</figcaption></figure>
+{% endif %}
+
+<h2>Runs</h2>
+<div class="scroll"><table>
+<thead><tr><th>key</th><th class="n">seed</th><th>created</th><th>status</th>
+<th class="n">test acc.</th><th class="n">ε at least</th><th class="n">ceiling</th></tr></thead>
+<tbody>{% for run in runs %}<tr class="{{ run.status }}"><td><code>{{ run.key }}</code></td>
+<td class="n">{{ run.seed }}</td><td>{{ run.created }}</td>
+<td>{{ run.status }}{% if run.reason %}: {{ run.reason }}{% endif %}</td>
+<td class="n">{{ run.utility.test_accuracy | number }}</td>
+<td class="n">{{ run.privacy.epsilon_lower_bound | number(2) }}</td>
+<td class="n">{{ run.privacy.epsilon_ceiling | number(2) }}</td></tr>{% endfor %}</tbody>
+</table></div>
+
+<h2>Configuration shared by all runs</h2>
+<pre>{{ config }}</pre>
+{% endblock %}
+"""

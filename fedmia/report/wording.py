@@ -1,0 +1,210 @@
+"""What a result says, in words and in figures as they are printed everywhere."""
+
+from collections.abc import Mapping, Sequence
+
+from fedmia.results import Measured, Outcome, Result
+
+DASH = "–"
+"""Printed where there is no number; never a zero."""
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return ``value`` with fixed digits, a dash for ``None``."""
+    return DASH if value is None else f"{value:.{digits}f}"
+
+
+def percent(value: float | None) -> str:
+    """Return a share as ``12.3%``, a dash for ``None``."""
+    return DASH if value is None else f"{value:.1%}"
+
+
+def interval(bounds: Sequence[float] | None, digits: int = 3) -> str:
+    """Return ``[low, high]``, a dash for ``None``."""
+    if bounds is None:
+        return DASH
+    return f"[{number(bounds[0], digits)}, {number(bounds[1], digits)}]"
+
+
+def seconds(value: float | None) -> str:
+    """Return a duration with a unit, a dash for ``None``."""
+    return DASH if value is None else f"{value:.2f} s"
+
+
+def tpr_label(fpr: str) -> str:
+    """Return the column name of ``tpr_at_fpr[fpr]``, e.g. ``TPR@1%FPR``."""
+    return f"TPR@{float(fpr) * 100:g}%FPR"
+
+
+def measured(outcomes: Sequence[Outcome]) -> list[Measured]:
+    """Return the outcomes that have numbers."""
+    return [outcome for outcome in outcomes if outcome["status"] == "ok"]
+
+
+def low_fprs(outcomes: Sequence[Outcome]) -> list[str]:
+    """Return the false-positive rates that were asked for, largest first."""
+    rates = {fpr for outcome in measured(outcomes) for fpr in outcome["tpr_at_fpr"]}
+    return sorted(rates, key=float, reverse=True)
+
+
+def table_fpr(outcomes: Sequence[Outcome]) -> str:
+    """Return the one rate that a narrow table shows: 1% unless it was not asked for."""
+    rates = low_fprs(outcomes)
+    return "0.01" if "0.01" in rates or not rates else rates[0]
+
+
+def covers_chance(outcome: Measured) -> bool:
+    """Return whether the interval of the AUC contains one half."""
+    low, high = outcome["auc_ci"]
+    return low <= 0.5 <= high
+
+
+def strongest(result: Result) -> Measured | None:
+    """Return the attack with the highest AUC, ``None`` where none was measured."""
+    return max(measured(result["attacks"]), key=lambda a: a["auc"], default=None)
+
+
+def headline(result: Result) -> str:
+    """Return the finding in one or two sentences."""
+    best = strongest(result)
+    if result["status"] == "failed":
+        start = f"The run failed: {result['reason'] or 'no reason was recorded'}. "
+    else:
+        start = ""
+    if best is None:
+        return start + "No attack was measured."
+    count = len(measured(result["attacks"]))
+    figures = f"AUC {number(best['auc'])} {interval(best['auc_ci'])}"
+    who = f"{best['name']} (vantage: {best['vantage']})"
+    if result["candidates"]["null_run"]:
+        return start + (
+            "This is a null run: nobody trained on the records called members, so every attack "
+            f"should be at chance. The highest of {_counted(count, 'attack')} is {who} with "
+            f"{figures}."
+        )
+    if best["auc_ci"][0] <= 0.5:
+        return start + (
+            "No attack could be told from guessing. The highest of "
+            f"{_counted(count, 'attack')} is {who} with {figures}, where 0.5 is a coin toss."
+        )
+    return start + (
+        f"Membership leaks. The strongest of {_counted(count, 'attack')}, "
+        f"{who}, tells members from held-out records with {figures}, where 0.5 is a coin toss."
+    )
+
+
+def warnings(result: Result) -> list[str]:
+    """Return what stands against reading the AUCs as leakage; empty where nothing does."""
+    found = []
+    baselines = measured(result["baselines"])
+    off = [b for b in baselines if not covers_chance(b)]
+    if off:
+        names = ", ".join(f"{b['name']} {number(b['auc'])} {interval(b['auc_ci'])}" for b in off)
+        found.append(
+            "The attack AUCs are confounded. Members and held-out records differ even to somebody "
+            f"who never saw the trained model: {names}. Read an attack only by what it adds to "
+            "that."
+        )
+    silent = [b for b in result["baselines"] if b["status"] != "ok"]
+    if silent or not baselines:
+        names = ", ".join(b["name"] for b in silent) or "none was run"
+        found.append(
+            f"Blind baselines without a number ({names}): a difference between the populations "
+            "that has nothing to do with training cannot be ruled out."
+        )
+    if result["candidates"]["null_run"]:
+        moved = [a["name"] for a in measured(result["attacks"]) if not covers_chance(a)]
+        if moved:
+            found.append(
+                "Null run, yet the interval does not cover 0.5 for: " + ", ".join(moved) + "."
+            )
+    return found
+
+
+def comparison_warnings(runs: Sequence[Result]) -> list[str]:
+    """Return how many of several runs must be read with care; their own reports say why."""
+    cautioned = sum(bool(warnings(run)) for run in runs)
+    failed = sum(run["status"] == "failed" for run in runs)
+    found = []
+    if cautioned:
+        found.append(
+            f"{cautioned} of {_counted(len(runs), 'run')} have blind baselines off 0.5 or none at "
+            "all: their attack AUCs may be confounded."
+        )
+    if failed:
+        found.append(f"{failed} of {_counted(len(runs), 'run')} failed.")
+    return found
+
+
+def summary(result: Result) -> list[tuple[str, str]]:
+    """Return ``(what, value)`` lines: utility, populations, ε, notes and faults."""
+    utility, counts, privacy = result["utility"], result["candidates"], result["privacy"]
+    lines = [
+        (
+            "utility",
+            f"test accuracy {number(utility['test_accuracy'])}, "
+            f"training accuracy {number(utility['train_accuracy'])}",
+        ),
+        (
+            "candidates",
+            f"{_counted(counts['members'], 'member')}, {counts['nonmembers']} held out, "
+            f"{counts['other_members']} of other clients, {counts['auxiliary']} auxiliary"
+            + (" (null run)" if counts["null_run"] else ""),
+        ),
+        ("privacy", epsilon(result)),
+    ]
+    if privacy["epsilon_claimed"] is not None:
+        claim = f"ε = {number(privacy['epsilon_claimed'], 2)} at δ = {privacy['delta'] or 0:g}"
+        lines.append(("claimed", claim))
+    lines += [("note", note) for note in result["notes"]]
+    lines += [("fault", fault) for fault in faults(result)]
+    return lines
+
+
+def epsilon(result: Result) -> str:
+    """Return the empirical bound with the highest value that this many records could show."""
+    privacy = result["privacy"]
+    bound, ceiling = privacy["epsilon_lower_bound"], privacy["epsilon_ceiling"]
+    if bound is None:
+        return "no lower bound on ε was measured"
+    words = f"ε ≥ {number(bound, 2)}"
+    if privacy["confidence"] is not None:
+        words += f" with {privacy['confidence'] * 100:g}% confidence"
+    if ceiling is not None:
+        words += f" (a perfect attack on this many records would show {number(ceiling, 2)})"
+    return words
+
+
+def faults(result: Result) -> list[str]:
+    """Return one line a fault that the run survived."""
+    return [
+        f"round {fault['round']}"
+        + ("" if fault["client"] is None else f", client {fault['client']}")
+        + f": {fault['reason']}"
+        for fault in result["faults"]
+    ]
+
+
+def setup(config: Mapping[str, object]) -> list[str]:
+    """Return the few words that tell one experiment from another, as far as they are there."""
+    groups = ("dataset", "partition", "model", "strategy", "client")
+    words = [option(config[group]) for group in groups if config.get(group)]
+    words += [
+        f"{config[key]} {name}"
+        for key, name in (("num_clients", "clients"), ("num_rounds", "rounds"))
+        if key in config
+    ]
+    return words
+
+
+def option(value: object) -> str:
+    """Return the short name of a configured part: its class where it names one."""
+    if isinstance(value, Mapping):
+        target = value.get("_target_")
+        return str(target).rpartition(".")[2] if target else ", ".join(map(str, value))
+    if isinstance(value, list):
+        return "[" + ", ".join(option(item) for item in value) + "]"
+    return DASH if value is None else str(value)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")

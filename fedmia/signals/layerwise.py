@@ -1,0 +1,184 @@
+"""Reduce per-sample gradients layer by layer, without building them where that can be avoided.
+
+For a layer ``z = W a + b`` with ``δ_i = ∂⟨logits_i, r_i⟩/∂z_i``, sample i's gradient is
+``(δ_i a_iᵀ, δ_i)``: its squared norm is ``‖δ_i‖² (‖a_i‖² + 1)`` and its inner product with
+``(U, c)`` is ``δ_iᵀ U a_i + δ_iᵀ c``. Layers that share weights over positions p (convolutions,
+sequences) sum the outer products over p first; those are built for a few samples at a time.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.func import functional_call
+
+from fedmia.signals.gradients import Directions, trainable, unit_residual
+
+_OUTER_BYTES = 4 * 2**20
+"""Memory for outer products at a time; small enough to stay near the processor's caches."""
+
+
+class _Call(NamedTuple):
+    input: Tensor
+    version: int
+    output: GradientEdge
+
+
+def layerwise(
+    model: nn.Module, x: Tensor, y: Tensor, directions: Directions
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Reduce each layer's gradients from its input and the gradient of its output.
+
+    Raises
+    ------
+    TypeError
+        If a layer is of a kind whose gradient is not known here.
+    ValueError
+        If parameters are shared between layers, or a layer is not called exactly once, on one
+        tensor whose rows are the samples and which nothing changes afterwards.
+    """
+    layers = _layers(model)
+    calls: dict[nn.Module, _Call] = {}
+
+    def record(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if layer in calls:
+            raise ValueError(f"{layer} is called more than once")
+        calls[layer] = _Call(inputs[0], inputs[0]._version, get_gradient_edge(output))
+
+    hooks = [layer.register_forward_hook(record) for layer in layers.values()]
+    try:
+        logits = model(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if missing := [name for name, layer in layers.items() if layer not in calls]:
+        raise ValueError(f"layer {missing[0]} is not called")
+    length, unit = unit_residual(logits, y)
+    edges = [calls[layer].output for layer in layers.values()]
+    squares = logits.new_zeros(len(y))
+    dots = logits.new_zeros(len(y), next(iter(directions.values())).shape[0])
+    with torch.no_grad():
+        for (name, layer), delta in zip(
+            layers.items(), torch.autograd.grad(logits, edges, unit, allow_unused=True), strict=True
+        ):
+            a, version, _ = calls[layer]
+            if a._version != version or len(a) != len(y):
+                raise ValueError(f"the input of layer {name} is not one unchanged row a sample")
+            if delta is None:
+                continue
+            prefix = f"{name}." if name else ""
+            own = {k: directions[prefix + k] for k in layer._parameters if prefix + k in directions}
+            square, dot = _KINDS[type(layer)](layer, a, delta, own)
+            squares += square
+            dots += dot
+    return length, squares.sqrt(), dots
+
+
+def _layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the layers that own trainable parameters, by name."""
+    owners = {name.rpartition(".")[0] for name in trainable(model)}
+    layers = {name: layer for name, layer in model.named_modules() if name in owners}
+    for name, layer in layers.items():
+        if type(layer) not in _KINDS or not set(layer._parameters) <= {"weight", "bias"}:
+            raise TypeError(f"no closed form for layer {name} ({type(layer).__name__})")
+    if len(list(model.named_parameters(remove_duplicate=False))) > len(list(model.parameters())):
+        raise ValueError("parameters are shared between layers")
+    return layers
+
+
+def _linear(
+    layer: nn.Module, a: Tensor, delta: Tensor, u: dict[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    if a.ndim > 2:
+        return _outer(lambda some: some.flatten(1, -2).mT, a, delta.flatten(1, -2).mT, u)
+    squares, dots = a.new_zeros(len(a)), a.new_zeros(len(a), len(next(iter(u.values()))))
+    energy = delta.square().sum(1)
+    if "weight" in u:
+        K, outputs, inputs = u["weight"].shape
+        squares += energy * a.square().sum(1)
+        # Contract the longer side first: what stands in between is (n, K, shorter side).
+        if outputs <= inputs:
+            half, rest = a @ u["weight"].reshape(K * outputs, inputs).T, delta
+        else:
+            half, rest = delta @ u["weight"].transpose(0, 1).reshape(outputs, K * inputs), a
+        dots += (half.view(len(a), K, -1) * rest[:, None]).sum(2)
+    if "bias" in u:
+        squares += energy
+        dots += delta @ u["bias"].T
+    return squares, dots
+
+
+def _convolution(
+    layer: nn.Module, a: Tensor, delta: Tensor, u: dict[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    assert isinstance(layer, nn.Conv2d)
+    if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
+        raise TypeError(f"no closed form for the padding of {layer}")
+    unfold = nn.Unfold(layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+    return _outer(unfold, a, delta.flatten(2), u, layer.groups)
+
+
+def _outer(
+    columns: Callable[[Tensor], Tensor],
+    a: Tensor,
+    delta: Tensor,
+    u: dict[str, Tensor],
+    groups: int = 1,
+) -> tuple[Tensor, Tensor]:
+    """Reduce ``Σ_p δ_p columns(a)_pᵀ``, a few samples at a time.
+
+    ``columns(a)`` has shape (n, inputs, positions) and ``delta`` (n, outputs, positions).
+    """
+    weight = u["weight"][0].numel() if "weight" in u else 0
+    _, outputs, positions = delta.shape
+    rows = max(1, _OUTER_BYTES // (4 * (weight + groups * weight // outputs * positions + 1)))
+    parts = []
+    for some, d in zip(torch.split(a, rows), torch.split(delta, rows), strict=True):
+        gradients = {}
+        if weight:
+            c = columns(some).reshape(len(d), groups, -1, positions)
+            gradients["weight"] = d.reshape(len(d), groups, -1, positions) @ c.mT
+        if "bias" in u:
+            gradients["bias"] = d.sum(2)
+        parts.append(_reduce(gradients, u))
+    squares, dots = zip(*parts, strict=True)
+    return torch.cat(squares), torch.cat(dots)
+
+
+def _normalisation(
+    layer: nn.Module, a: Tensor, delta: Tensor, u: dict[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Reduce layers that scale and shift: the scale's gradient is ``δ`` times the unscaled."""
+    neutral = {
+        k: torch.ones_like(p) if k == "weight" else torch.zeros_like(p)
+        for k, p in layer.named_parameters()
+    }
+    whole = {"weight": delta * functional_call(layer, neutral, (a,)), "bias": delta}
+    if isinstance(layer, nn.LayerNorm):  # scales the last dimensions, the others the channels
+        summed = tuple(range(1, a.ndim - len(layer.normalized_shape)))
+    else:
+        summed = tuple(range(2, a.ndim))
+    return _reduce({k: whole[k].sum(summed) if summed else whole[k] for k in u}, u)
+
+
+def _reduce(gradients: dict[str, Tensor], u: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    flat = {k: g.flatten(1) for k, g in gradients.items()}
+    squares = [torch.linalg.vector_norm(g, dim=1).square() for g in flat.values()]
+    dots = [(u[k].flatten(1) @ g.T).T for k, g in flat.items()]  # faster than g @ u.T
+    return torch.stack(squares).sum(0), torch.stack(dots).sum(0)
+
+
+_KINDS: dict[
+    type, Callable[[nn.Module, Tensor, Tensor, dict[str, Tensor]], tuple[Tensor, Tensor]]
+] = {
+    nn.Linear: _linear,
+    nn.Conv2d: _convolution,
+    nn.GroupNorm: _normalisation,
+    nn.LayerNorm: _normalisation,
+    nn.BatchNorm1d: _normalisation,
+    nn.BatchNorm2d: _normalisation,
+    nn.InstanceNorm1d: _normalisation,
+    nn.InstanceNorm2d: _normalisation,
+}

@@ -1,0 +1,72 @@
+"""Which route a model's gradients take, and how many candidates go through at a time."""
+
+import logging
+
+import torch
+from torch import Tensor, nn
+
+from fedmia.signals.gradients import Route, one_by_one, trainable, vectorised
+from fedmia.signals.layerwise import layerwise
+
+logger = logging.getLogger(__name__)
+
+_CHUNK_ROWS = 512
+_CHUNK_BYTES = 64 * 2**20
+"""Memory for a chunk's activations and gradients."""
+
+
+def plan_route(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Route, int]:
+    """Return the route for a model's gradients and the rows to give it at a time."""
+    route = choose_route(model, x, y)
+    return route, chunk_size(model, x, route)
+
+
+def choose_route(model: nn.Module, x: Tensor, y: Tensor) -> Route:
+    """Return the fastest route that agrees with :func:`one_by_one` on a few of the candidates."""
+    few = torch.linspace(0, len(y) - 1, min(3, len(y))).long()
+    x, y = x[few], y[few]
+    directions = {
+        k: torch.stack([p.detach(), torch.ones_like(p)]) for k, p in trainable(model).items()
+    }
+    expected = one_by_one(model, x, y, directions)
+    routes: tuple[Route, ...] = (layerwise, vectorised)
+    for route in routes:
+        try:
+            measured = route(model, x, y, directions)
+        except Exception as error:  # any failure only says that the route is not for this model
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        else:
+            if all(map(_agree, measured, expected)):
+                return route
+            reason = "its numbers differ from one backward pass per candidate"
+        logger.info(
+            "gradient signals: route '%s' is not for this model (%s)", route.__name__, reason
+        )
+    logger.warning("gradient signals: one backward pass per candidate, which is slow")
+    return one_by_one
+
+
+def _agree(measured: Tensor, expected: Tensor) -> bool:
+    scale = expected.abs().nan_to_num(0.0, 0.0, 0.0).max()
+    tolerance = 1e-4 * float(scale)
+    return torch.allclose(
+        measured.double(), expected.double(), rtol=0, atol=tolerance, equal_nan=True
+    )
+
+
+def chunk_size(model: nn.Module, x: Tensor, route: Route) -> int:
+    """Return how many candidates to take at a time, from what one of them keeps in memory."""
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        logits = model(x[:1].clone())  # a slice would count the storage of all
+    activations = sum(kept.values()) + logits.nbytes
+    gradients = sum(p.nbytes for p in trainable(model).values()) if route is vectorised else 0
+    return max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // (3 * (activations + gradients))))

@@ -1,0 +1,45 @@
+"""What a client has at hand when a message arrives."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedmia.seeding import generator, torch_seed
+from fedmia.training import FlatModel
+
+
+class Trainer(Protocol):
+    """How a model is trained on a client's records, e.g. :class:`fedmia.training.LocalSGD`."""
+
+    def fit(self, model: FlatModel, x: Tensor, y: Tensor, rng: np.random.Generator) -> float:
+        """Train ``model`` in place and return the mean loss."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """One client's records, the model it trains, the recipe, and its own randomness.
+
+    ``x`` has shape (n, *input_shape), ``y`` shape (n,), both on the model's device.
+    """
+
+    partition_id: int
+    x: Tensor
+    y: Tensor
+    model: FlatModel
+    trainer: Trainer
+    seed: int
+
+    def rng(self, purpose: str, server_round: int) -> np.random.Generator:
+        """Return this client's generator for one purpose in one round."""
+        return generator(self.seed, purpose, self.partition_id, server_round)
+
+    def fit(self, server_round: int) -> float:
+        """Train the model on the client's records and return the mean loss of the last epoch.
+
+        Layers that draw random numbers (dropout) get the client's own stream for the round.
+        """
+        torch.manual_seed(torch_seed(self.seed, "layers", self.partition_id, server_round))
+        return self.trainer.fit(self.model, self.x, self.y, self.rng("batches", server_round))

@@ -1,0 +1,199 @@
+"""Everything an experiment needs before it starts, built and checked against each other.
+
+What a user can get wrong is found here, before any training.
+"""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.serverapp.strategy import Strategy
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+from torch import nn
+
+from clients.base import Client
+from fedmia.attacks.base import Attack, Knowledge, NotApplicableError
+from fedmia.config import build
+from fedmia.datasets.base import Dataset
+from fedmia.errors import ConfigError
+from fedmia.federation import Federation
+from fedmia.grid.base import Pool
+from fedmia.metrics import Membership
+from fedmia.observe import Observer
+from fedmia.records import Examples
+from fedmia.seeding import generator, torch_seed
+from fedmia.site import Trainer
+from fedmia.split import Candidates, Split, draw, draw_candidates
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The parts of one experiment."""
+
+    config: DictConfig
+    seed: int
+    dataset: Dataset
+    split: Split
+    candidates: Candidates
+    model: nn.Module
+    trainer: Trainer
+    client: Client
+    mods: tuple[Any, ...]
+    pool: Pool
+    observer: Observer
+    attacks: Mapping[str, Attack]
+    metrics: Membership
+
+    def strategy(self) -> Strategy:
+        """Return a fresh strategy: strategies keep state between rounds."""
+        strategy: Strategy = build(self.config, "strategy")
+        return strategy
+
+    def federation(self) -> Federation:
+        """Return the clients' side."""
+        shards = [self.dataset.examples(shard) for shard in self.split.shards]
+        device = "cuda" if getattr(self.pool, "num_gpus", 0) else "cpu"
+        return Federation(
+            self.client, self.mods, self.model, self.trainer, shards, self.seed, device
+        )
+
+    @property
+    def members(self) -> Examples:
+        """All records that somebody trains on."""
+        return self.dataset.examples(np.concatenate(self.split.shards))
+
+    @property
+    def held_out(self) -> Examples:
+        """All records that nobody trains on."""
+        index = np.concatenate([self.split.nonmembers, self.split.auxiliary])
+        return self.dataset.examples(index)
+
+    @property
+    def knowledge(self) -> Knowledge:
+        """What every adversary is given beside its view.
+
+        In a null run the auxiliary records serve as pseudo-members, so there are none to give.
+        """
+        given = np.setdiff1d(self.split.auxiliary, self.candidates.index)
+        return Knowledge(self.dataset.examples(given), self.dataset.num_classes)
+
+
+def prepare(config: DictConfig) -> Stage:
+    """Build and check all parts of an experiment.
+
+    Raises
+    ------
+    ConfigError
+        If a part cannot be built or does not fit the others.
+    """
+    seed = config.seed
+    source = build(config, "dataset")
+    try:
+        dataset = source.load(generator(seed, "dataset"))
+    except ConfigError as error:
+        raise ConfigError(f"dataset.{error}") from None
+    split = draw(
+        dataset,
+        build(config, "partition"),
+        config.num_clients,
+        config.candidates.nonmembers,
+        generator(seed, "split"),
+    )
+    null = config.candidates.null_run
+    candidates = draw_candidates(split, dataset.y, generator(seed, "candidates"), null=null)
+    observer: Observer = build(config, "observer")
+    observer.stand({k: k for k in range(config.num_clients)})
+    stage = Stage(
+        config=config,
+        seed=seed,
+        dataset=dataset,
+        split=split,
+        candidates=candidates,
+        model=build_model(config, dataset),
+        trainer=build(config, "train"),
+        client=build(config, "client"),
+        mods=tuple(_mods(config)),
+        pool=build(config, "pool"),
+        observer=observer,
+        attacks=build_attacks(config),
+        metrics=build(config, "metrics"),
+    )
+    stage.strategy()
+    check_applicable(stage.attacks, observer)
+    return stage
+
+
+def build_attacks(config: DictConfig) -> dict[str, Attack]:
+    """Return the attacks that were asked for, by name."""
+    return {str(name): build(config, f"attack.{name}") for name in config.attack}
+
+
+def check_applicable(attacks: Mapping[str, Attack], observer: Observer) -> None:
+    """Raise ``ConfigError`` if the vantage serves none of the attacks asked for."""
+    reasons = []
+    for attack in attacks.values():
+        try:
+            attack.check_applicable(observer.vantage, observer.kind.shows)
+            return
+        except NotApplicableError as error:
+            reasons.append(str(error))
+    names = ", ".join(attacks) or "[]"
+    reason = reasons[0] if reasons else "expected at least one attack"
+    raise ConfigError(f"attack={names}: {reason}")
+
+
+def build_model(config: DictConfig, dataset: Dataset) -> nn.Module:
+    """Return the initial model, checked against the data.
+
+    A plug-in gives a module, or something that makes one of (input_shape, num_classes).
+
+    Raises
+    ------
+    ConfigError
+        If it cannot take a batch of the records or does not return a logit a class.
+    """
+    torch.manual_seed(torch_seed(config.seed, "model"))
+    made = build(config, "model")
+    if not isinstance(made, nn.Module):
+        made = made(dataset.input_shape, dataset.num_classes)
+    name = config.model._target_.rpartition(".")[2]
+    wanted = (2, dataset.num_classes)
+    batch: NDArray[np.float32] = dataset.x[:2]
+    try:
+        with torch.no_grad():
+            shape = tuple(made.eval()(torch.tensor(batch)).shape)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"model={name}: expected to take input of shape {dataset.input_shape} ({reason})"
+        ) from error
+    if shape != wanted:
+        raise ConfigError(
+            f"model={name}: expected {dataset.num_classes} logits a record, "
+            f"got output of shape {shape} for 2 records"
+        )
+    if not any(p.requires_grad for p in made.parameters()):
+        raise ConfigError(f"model={name}: expected at least one trainable parameter")
+    return made
+
+
+def check_writable(folder: Path) -> None:
+    """Raise ``ConfigError`` unless files can be made in the output directory."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"output_dir={folder}: expected a writable folder ({error.strerror})"
+        ) from None
+
+
+def _mods(config: DictConfig) -> list[Any]:
+    defenses = config.client.get("defenses") or {}
+    return [build(config, f"client.defenses.{name}") for name in defenses]

@@ -1,0 +1,177 @@
+"""Local training and evaluation in plain torch, on a model kept as one flat vector.
+
+A step of SGD on a small network costs more in Python than in arithmetic. With all trainable
+parameters (and their gradients) laid out as views of one vector, loading a global model is one
+copy and each optimiser step is one operation per term, whatever the number of layers.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from fedmia.errors import expect
+from fedmia.records import Examples, Params
+
+
+class FlatModel:
+    """A copy of a module with its trainable parameters as views of one vector, ``flat``.
+
+    Their gradients are views of ``grad`` in the same order.
+
+    Parameters
+    ----------
+    module
+        Its trainable parameters must share one floating dtype. Moved to ``device``.
+    device
+        Where to train; the exchange with numpy always happens in host memory.
+    """
+
+    def __init__(self, module: nn.Module, device: str = "cpu") -> None:
+        self.module = module = copy.deepcopy(module).to(device)
+        trainable = [p for p in module.parameters() if p.requires_grad]
+        if len({p.dtype for p in trainable}) != 1:
+            raise ValueError("Expected trainable parameters of one dtype.")
+        self.flat = torch.cat([p.detach().reshape(-1) for p in trainable])
+        self.grad = torch.zeros_like(self.flat)
+        self._host = self.flat if device == "cpu" else self.flat.cpu()
+        spans: dict[int, tuple[int, int]] = {}
+        start = 0
+        for p in trainable:
+            end = start + p.numel()
+            p.data = self.flat[start:end].view_as(p)
+            p.grad = self.grad[start:end].view_as(p)
+            spans[id(p)] = (start, end)
+            start = end
+        self._views: dict[str, NDArray[Any]] = {}
+        self._others: dict[str, Tensor] = {}
+        for name, tensor in module.state_dict(keep_vars=True).items():
+            if id(tensor) in spans:
+                a, b = spans[id(tensor)]
+                self._views[name] = self._host[a:b].view(tensor.shape).numpy()
+            else:
+                self._others[name] = tensor.detach()
+        self.names = tuple(module.state_dict())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is trained."""
+        return self.flat.device
+
+    def load(self, params: Params) -> None:
+        """Set every parameter and buffer from named arrays.
+
+        Raises
+        ------
+        ValueError
+            If a name is missing or unknown, or a shape differs.
+        """
+        if set(params) != set(self.names):
+            odd = sorted(set(params) ^ set(self.names))
+            raise ValueError(f"Expected the parameters of the model, got {odd[0]!r} too many or few")
+        for name, value in params.items():
+            if name in self._views:
+                if value.shape != self._views[name].shape:
+                    raise ValueError(
+                        f"Expected {name} of shape {self._views[name].shape}, got {value.shape}"
+                    )
+                np.copyto(self._views[name], value)
+            else:
+                self._others[name].copy_(torch.tensor(value))
+        if self._host is not self.flat:
+            self.flat.copy_(self._host)
+
+    def params(self) -> dict[str, NDArray[Any]]:
+        """Return a copy of every parameter and buffer as named arrays."""
+        if self._host is not self.flat:
+            self._host.copy_(self.flat)
+        return {
+            name: (
+                self._views[name].copy()
+                if name in self._views
+                else self._others[name].cpu().numpy().copy()
+            )
+            for name in self.names
+        }
+
+
+@dataclass(frozen=True)
+class LocalSGD:
+    """Mini-batch SGD with momentum, as each client runs it between two aggregations.
+
+    The momentum buffer starts at zero in every round (McMahan et al. 2017, Algorithm 1, with
+    the momentum of ``torch.optim.SGD``).
+    """
+
+    local_epochs: int = 5
+    batch_size: int = 5
+    lr: float = 0.05
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        expect(self.local_epochs >= 1, "local_epochs", self.local_epochs, "at least 1")
+        expect(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
+        expect(self.lr > 0, "lr", self.lr, "more than 0")
+        expect(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
+        expect(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
+
+    def fit(self, model: FlatModel, x: Tensor, y: Tensor, rng: np.random.Generator) -> float:
+        """Train in place and return the mean loss of the last epoch, before each step.
+
+        Parameters
+        ----------
+        model
+            Trained from its present parameters.
+        x, y
+            Features (n, *input_shape) and labels (n,) on the model's device.
+        rng
+            Draws the order of the records, anew for each epoch.
+        """
+        module, flat, grad = model.module, model.flat, model.grad
+        module.train()
+        velocity = torch.zeros_like(flat) if self.momentum else grad
+        n = len(y)
+        for _ in range(self.local_epochs):
+            order = torch.from_numpy(rng.permutation(n)).to(x.device)
+            shuffled_x, shuffled_y = x[order], y[order]
+            total = torch.zeros((), device=x.device)
+            for start in range(0, n, self.batch_size):
+                batch_y = shuffled_y[start : start + self.batch_size]
+                grad.zero_()
+                loss = cross_entropy(module(shuffled_x[start : start + self.batch_size]), batch_y)
+                loss.backward()  # type: ignore[no-untyped-call]
+                if self.weight_decay:
+                    grad.add_(flat, alpha=self.weight_decay)
+                if self.momentum:
+                    velocity.mul_(self.momentum).add_(grad)
+                flat.sub_(velocity, alpha=self.lr)
+                total += loss.detach() * len(batch_y)
+        return float(total) / n
+
+
+@torch.no_grad()
+def accuracy(module: nn.Module, examples: Examples, batch_size: int = 2048) -> float:
+    """Return the fraction of records classified correctly, in evaluation mode."""
+    module.eval()
+    device = next(module.parameters()).device
+    correct = 0
+    for start in range(0, len(examples), batch_size):
+        batch = examples[slice(start, start + batch_size)]
+        predicted = module(torch.from_numpy(batch.x).to(device)).argmax(dim=1).cpu().numpy()
+        correct += int((predicted == batch.y).sum())
+    return correct / len(examples)
+
+
+def first_nonfinite(params: Mapping[str, NDArray[Any]]) -> str | None:
+    """Return the name of the first array that holds a NaN or an infinity, if any does."""
+    for name, value in params.items():
+        if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
+            return name
+    return None

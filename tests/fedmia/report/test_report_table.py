@@ -1,0 +1,95 @@
+import io
+
+from rich.console import Console, RenderableType
+
+from fedmia.report.compare import compare
+from fedmia.report.table import attack_table, baseline_table, comparison_table, summary
+from fedmia.results import Result
+
+
+def printed(renderable: RenderableType, width: int = 200, *, colour: bool = False) -> str:
+    text = io.StringIO()
+    console = Console(file=text, width=width, force_terminal=colour, color_system="standard")
+    console.print(renderable)
+    return text.getvalue()
+
+
+def line(text: str, start: str) -> str:
+    (found,) = (row for row in text.splitlines() if row.lstrip("│ ").startswith(start))
+    return found
+
+
+def test_an_attack_is_one_line_with_its_figures(changed) -> None:
+    result = changed({"attacks.1.auc": 0.853, "attacks.1.auc_ci": [0.8234, 0.8831]})
+    text = printed(attack_table(result))
+    cells = [cell.strip() for cell in line(text, "loss_series").strip("│").split("│")]
+    assert cells == ["loss_series", "server", "0.853 [0.823, 0.883]", "12.3%", "0.701", "0.42"]
+    assert "AUC [CI]" in text
+    assert "TPR@1%FPR" in text
+
+
+def test_a_rate_that_cannot_be_resolved_is_a_dash(changed) -> None:
+    result = changed({"attacks.1.tpr_at_fpr": {"0.01": None}})
+    cells = line(printed(attack_table(result)), "loss_series").split("│")
+    assert cells[4].strip() == "–"
+
+
+def test_attacks_without_numbers_give_their_reason_dim_or_red(result: Result) -> None:
+    plain = printed(attack_table(result))
+    assert "not applicable: needs client updates, secagg shows only their sum" in plain
+    assert "failed: NaN in the update of client 3 in round 7" in plain
+    coloured = printed(attack_table(result), colour=True)
+    assert "\x1b[2mfedmia" in coloured
+    assert "\x1b[31mbroken" in coloured
+
+
+def test_text_that_looks_like_markup_is_printed_as_it_is(changed) -> None:
+    hostile = {"attacks.4.reason": "[red]x[/blue] [bold", "notes": ["[/]"]}
+    result = changed(hostile | {"attacks.3.name": "[link]"})
+    text = printed(attack_table(result)) + printed(summary(result))
+    assert "[red]x[/blue] [bold" in text
+    assert "[link]" in text
+    assert "[/]" in text
+
+
+def test_baselines_have_the_same_columns(result: Result) -> None:
+    text = printed(baseline_table(result))
+    assert "0.507 [0.481, 0.533]" in line(text, "label_prior")
+    assert "untrained_model" in text
+    assert "loss_series" not in text
+
+
+def test_the_summary_prints_everything_a_reader_must_know(changed) -> None:
+    result = changed(
+        {"status": "failed", "reason": "NaN", "baselines.0.auc_ci": [0.6, 0.7], "notes": ["n1"]}
+    )
+    text = printed(summary(result))
+    for words in ("test accuracy 0.712", "900 held out", "ε ≥ 0.91", "4.17", "n1", "client 3"):
+        assert words in text
+    assert "warning    The attack AUCs are confounded" in text
+    assert "failed     NaN" in text
+
+
+def test_several_runs_print_what_was_varied_and_how_seeds_were_pooled(changed) -> None:
+    dp = {"_target_": "strategies.dp.DpCentral"}
+    runs = [changed({"seed": s, "attacks.1.auc": 0.8 + s / 100}) for s in range(3)]
+    runs += [changed({"config.strategy": dp, "baselines.0.auc_ci": [0.6, 0.7]})]
+    text = printed(comparison_table(runs))
+    rows = [row for row in text.splitlines() if "loss_series" in row]
+    cells = [[cell.strip() for cell in row.strip("│").split("│")] for row in rows]
+    # mean .81, s = .01, half-width 4.302653 * .01 / sqrt(3) = .0248
+    assert cells[0] == [
+        "FedAvg", "loss_series", "server", "3", "0.810 [0.785, 0.835]",
+        "12.3%", "0.701", "0.712", "0.507",
+    ]  # fmt: skip
+    assert cells[1][0] == "DpCentral"
+    assert cells[1][-1] == "0.507 !"
+    assert "t-interval" in text
+    assert "fedmia: needs client updates" in text
+    assert "0 of 3" in text
+    assert printed(comparison_table(compare(runs))) == text
+
+
+def test_a_narrow_terminal_loses_no_number(changed) -> None:
+    text = printed(comparison_table([changed(), changed({"seed": 9})]), width=90)
+    assert "…" not in line(text, "loss_series")

@@ -1,0 +1,119 @@
+import pytest
+
+from fedmia.report import wording
+from fedmia.results import Result
+
+
+def test_a_number_that_is_not_there_is_a_dash_and_a_zero_is_a_zero() -> None:
+    assert wording.number(None) == wording.percent(None) == wording.interval(None) == "–"
+    assert wording.seconds(None) == "–"
+    assert wording.number(0.0) == "0.000"
+    assert wording.percent(0.0) == "0.0%"
+    assert wording.interval([0.5, 0.75], 2) == "[0.50, 0.75]"
+
+
+@pytest.mark.parametrize(
+    ("fpr", "label"),
+    [("0.1", "TPR@10%FPR"), ("0.01", "TPR@1%FPR"), ("0.001", "TPR@0.1%FPR"), ("0.07", "TPR@7%FPR")],
+)
+def test_rates_are_named_in_percent(fpr: str, label: str) -> None:
+    assert wording.tpr_label(fpr) == label
+
+
+def test_the_headline_names_the_strongest_attack_and_its_interval(changed) -> None:
+    result = changed({"attacks.2.auc": 0.911, "attacks.2.auc_ci": [0.9, 0.922]})
+    text = wording.headline(result)
+    assert text.startswith("Membership leaks. The strongest of 3 attacks, avg_cosine")
+    assert "AUC 0.911 [0.900, 0.922]" in text
+
+
+def test_an_interval_that_reaches_chance_is_not_called_a_leak(changed) -> None:
+    quiet = {f"attacks.{i}.auc": 0.52 for i in range(3)}
+    quiet |= {f"attacks.{i}.auc_ci": [0.5, 0.54] for i in range(3)}
+    text = wording.headline(changed(quiet))
+    assert text.startswith("No attack could be told from guessing.")
+    assert "leaks" not in text
+
+
+def test_a_failed_run_says_so_first_and_a_run_without_numbers_invents_none(changed) -> None:
+    unmeasured = changed()["attacks"][3:]
+    failed = changed({"status": "failed", "reason": "disk full", "attacks": unmeasured})
+    assert wording.headline(failed) == "The run failed: disk full. No attack was measured."
+    assert wording.strongest(failed) is None
+
+
+def test_clean_baselines_raise_no_warning(result: Result) -> None:
+    assert wording.warnings(result) == []
+
+
+@pytest.mark.parametrize("interval", [[0.501, 0.6], [0.4, 0.499]])
+def test_a_baseline_off_chance_on_either_side_is_a_confounding(changed, interval) -> None:
+    (warning,) = wording.warnings(changed({"baselines.1.auc_ci": interval}))
+    assert "confounded" in warning
+    assert "raw_features 0.507" in warning
+    assert "label_prior" not in warning
+
+
+def test_baselines_that_are_missing_or_failed_are_no_reassurance(changed) -> None:
+    (missing,) = wording.warnings(changed({"baselines": []}))
+    assert "none was run" in missing
+    failed = {"name": "label_prior", "vantage": "blind", "status": "failed", "reason": "x"}
+    (silent,) = wording.warnings(changed({"baselines.0": failed}))
+    assert "(label_prior)" in silent
+
+
+def test_in_a_null_run_an_attack_off_chance_is_a_warning_not_a_leak(changed) -> None:
+    null = changed({"candidates.null_run": True})
+    assert "null run" in wording.headline(null)
+    assert "leaks" not in wording.headline(null)
+    (warning,) = wording.warnings(null)
+    assert "yeom_loss, loss_series, avg_cosine" in warning
+
+
+def test_the_bound_on_epsilon_stands_beside_its_ceiling(changed, result: Result) -> None:
+    text = wording.epsilon(result)
+    assert text.startswith("ε ≥ 0.91 with 95% confidence")
+    assert "4.17" in text
+    absent = changed({"privacy.epsilon_lower_bound": None})
+    assert wording.epsilon(absent) == "no lower bound on ε was measured"
+
+
+def test_the_summary_tells_utility_populations_notes_and_faults(changed) -> None:
+    lines = dict(wording.summary(changed({"privacy.epsilon_claimed": 8.0})))
+    assert lines["utility"] == "test accuracy 0.712, training accuracy 0.934"
+    assert lines["candidates"] == ("200 members, 900 held out, 1800 of other clients, 64 auxiliary")
+    assert lines["claimed"] == "ε = 8.00 at δ = 1e-05"
+    assert lines["note"] == "20% of all labels were re-drawn uniformly"
+    assert lines["fault"] == "round 7, client 3: NaN in the update"
+
+
+def test_a_fault_without_a_client_names_none(changed) -> None:
+    result = changed({"faults.0.client": None})
+    assert wording.faults(result) == ["round 7: NaN in the update"]
+
+
+def test_the_setup_line_uses_class_names_and_leaves_out_what_is_not_there() -> None:
+    config = {
+        "dataset": {"_target_": "a.b.Digits", "noise": 0.2},
+        "model": "mlp",
+        "client": None,
+        "num_rounds": 30,
+    }
+    assert wording.setup(config) == ["Digits", "mlp", "30 rounds"]
+
+
+def test_the_narrow_table_shows_one_percent_unless_it_was_not_asked_for(changed) -> None:
+    assert wording.table_fpr(changed()["attacks"]) == "0.01"
+    assert wording.low_fprs(changed()["attacks"]) == ["0.1", "0.01", "0.001"]
+    other = changed({f"attacks.{i}.tpr_at_fpr": {"0.05": 0.2, "0.2": 0.3} for i in range(3)})
+    assert wording.table_fpr(other["attacks"]) == "0.2"
+    assert wording.table_fpr([]) == "0.01"
+
+
+def test_several_runs_are_cautioned_by_number(changed) -> None:
+    off = changed({"baselines.0.auc_ci": [0.6, 0.7]})
+    failed = changed({"status": "failed", "reason": "x"})
+    found = wording.comparison_warnings([changed(), off, failed, off])
+    assert found[0].startswith("2 of 4 runs")
+    assert found[1] == "1 of 4 runs failed."
+    assert wording.comparison_warnings([changed()]) == []
