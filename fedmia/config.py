@@ -191,7 +191,9 @@ def build(config: DictConfig, key: str, **extra: Any) -> Any:
             nested = re.search(r"full_key: (\S+)", str(error))
             raise ConfigError(f"{nested.group(1) if nested else key}.{cause}") from None
         reason = " ".join(str(cause).split())
-        raise ConfigError(f"{key}={node.get('_target_')}: expected to be built ({reason})") from cause
+        raise ConfigError(
+            f"{key}={node.get('_target_')}: expected to be built ({reason})"
+        ) from cause
 
 
 def to_dict(config: DictConfig) -> dict[str, Any]:
@@ -249,7 +251,7 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
 
 def _check(config: DictConfig) -> None:
     known = list(Config.__dataclass_fields__)
-    for key in config:
+    for key in map(str, config):
         if key not in known:
             raise ConfigError(_unknown(str(key), "", known))
         if OmegaConf.is_missing(config, str(key)):
@@ -282,16 +284,17 @@ def _check_plugin(path: str, node: Any) -> None:
         raise ConfigError(f"{path}={node}: expected a plug-in, a mapping with the key _target_")
     schema, open_ended = _schema(path, node._target_)
     names = list(schema.__dataclass_fields__)
-    given = {k: v for k, v in node.items() if not str(k).startswith("_") and k not in _GROUPS}
+    given = {str(k): v for k, v in node.items()}
+    given = {k: v for k, v in given.items() if not k.startswith("_") and k not in _GROUPS}
     for key, value in given.items():
         if key not in names:
             if open_ended:
                 continue
-            raise ConfigError(_unknown(str(key), path, names))
+            raise ConfigError(_unknown(key, path, names))
         if value == "???" or OmegaConf.is_missing(node, key):
             raise ConfigError(f"{path}.{key}=???: expected a value")
         if key in _BOUNDS and isinstance(value, int | float):
-            allowed, text = _BOUNDS[str(key)]
+            allowed, text = _BOUNDS[key]
             expect(allowed(value), f"{path}.{key}", value, text)
     try:
         OmegaConf.merge(OmegaConf.structured(schema), {k: given[k] for k in names if k in given})
@@ -316,7 +319,9 @@ def _schema(path: str, target: str) -> tuple[Any, bool]:
         made = get_object(target)
     except Exception as error:
         reason = " ".join(str(error).split())
-        raise ConfigError(f"{path}._target_={target}: expected to be importable ({reason})") from None
+        raise ConfigError(
+            f"{path}._target_={target}: expected to be importable ({reason})"
+        ) from None
     hints = get_type_hints(made.__init__ if inspect.isclass(made) else made)
     fields: list[tuple[str, Any, Any]] = []
     open_ended = False
@@ -364,7 +369,9 @@ def _explain(error: Exception, overrides: Sequence[str], config_dirs: Sequence[P
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
         key = str(cause.full_key)
-        value = next((o.split("=", 1)[1] for o in overrides if o.lstrip("+").startswith(f"{key}=")), "")
+        value = next(
+            (o.split("=", 1)[1] for o in overrides if o.lstrip("+").startswith(f"{key}=")), ""
+        )
         if "not in" in str(cause):
             parent, _, leaf = key.rpartition(".")
             node = OmegaConf.select(compose((), config_dirs), parent) if parent else Config()

@@ -168,9 +168,7 @@ def _pooled_auc(scores: NDArray[np.float64], owner: NDArray[np.int64]) -> float:
     return auc(scores[compared], mine[compared])
 
 
-def _blind(
-    stage: Stage, who: Targets, examples: Examples
-) -> dict[str, NDArray[np.float64]]:
+def _blind(stage: Stage, who: Targets, examples: Examples) -> dict[str, NDArray[np.float64]]:
     """Return the scores of baselines that never look at training."""
     rng, num_targets = generator(stage.seed, "baselines"), len(who.nodes)
     untrained, _ = forward(stage.model.eval(), tensor(examples.x), tensor(examples.y), _CHUNK)

@@ -4,8 +4,7 @@ import importlib.metadata
 import platform
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,10 +23,10 @@ from fedmia.report.html import render
 from fedmia.runlog import logging_to
 from fedmia.seeding import generator
 from fedmia.signals import Signals
-from fedmia.stage import Stage, build_attacks, check_applicable, check_writable, prepare
+from fedmia.stage import Stage, check_applicable, check_writable, prepare
 from fedmia.training import FlatModel, accuracy
-from fedmia.truth import Truth
 from fedmia.transcript import Transcript, TranscriptError
+from fedmia.truth import Truth
 
 _PACKAGES = ("fedmia", "flwr", "ray", "torch", "numpy", "hydra-core", "safetensors")
 _ATTACK_KEYS = ("attack", "metrics", "observer")
@@ -81,9 +80,7 @@ def run(
         if grid is not None:
             training = main(grid)
         else:
-            training = stage.pool.run(
-                stage.federation(), settings.num_clients, settings.seed, main
-            )
+            training = stage.pool.run(stage.federation(), settings.num_clients, settings.seed, main)
         trained = time.perf_counter()
         truth = Truth(training.nodes, stage.split)
         transcript = Transcript(run_dir / "transcript")

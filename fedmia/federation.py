@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -51,7 +51,7 @@ class Federation:
         model = FlatModel(self.model, self.device)
         app = ClientApp(mods=list(self.mods))
 
-        @lru_cache(maxsize=None)
+        @cache
         def site(partition_id: int) -> Site:
             shard = self.shards[partition_id]
             return Site(

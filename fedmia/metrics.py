@@ -265,6 +265,8 @@ class Membership:
         self, pairs: "_Pairs", rng: np.random.Generator
     ) -> dict[str, list[float] | None]:
         fprs = [fpr for fpr in self.fprs if _resolved(fpr, pairs.num_nonmembers)]
+        if not fprs:
+            return {f"{fpr:g}": None for fpr in self.fprs}
         tail, targets = (1 - self.confidence) / 2, int(pairs.row_index.max()) + 1
 
         def ends(resample_targets: bool) -> Floats:
@@ -279,10 +281,7 @@ class Membership:
             stretch = student.ppf(1 - tail, targets - 1) / norm.ppf(1 - tail)
             stretch *= np.sqrt(targets / (targets - 1))
             wide = rates + stretch * (ends(resample_targets=True) - rates)
-            low, high = (
-                np.clip(np.minimum(low, wide[0]), 0, 1),
-                np.maximum(high, wide[1]).clip(0, 1),
-            )
+            low, high = np.minimum(low, wide[0]).clip(0, 1), np.maximum(high, wide[1]).clip(0, 1)
         known = {f"{f:g}": pairs.widen(low[i], high[i], tail) for i, f in enumerate(fprs)}
         return {f"{fpr:g}": known.get(f"{fpr:g}") for fpr in self.fprs}
 
@@ -477,7 +476,7 @@ def _bootstrap_rates(
 
     rates = np.empty((draws, len(fprs)))
     # a resample's threshold lies near the top of the order: the rest is read only if one does not
-    top = min(rival.size, 64 + int(2 * max(fprs, default=0) * rival.size))
+    top = min(rival.size, 64 + int(2 * max(fprs) * rival.size))
     step = max(1, _CHUNK // rival.size)
     for start in range(0, draws, step):
         w, r = of_record[start : start + step], of_row[start : start + step]

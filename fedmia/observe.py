@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
@@ -239,7 +239,7 @@ class ObservedGrid(Grid):
         self._on_round(Observation(self._rounds, first_sent, tuple(sent), tuple(updates)))
 
     def _update(self, node_id: int, content: RecordDict, sent: Params) -> Update:
-        metrics = next(iter(content.metric_records.values()), {})
+        metrics = next(iter(content.metric_records.values()), MetricRecord())
         loss = metrics.get("train-loss", 0.0)
         if isinstance(loss, float) and not np.isfinite(loss):
             raise DivergedError(node_id, self._rounds, f"the loss ({loss})")
@@ -258,4 +258,3 @@ def _is_train(message: Message) -> bool:
 
 def _arrays(content: RecordDict) -> ArrayRecord:
     return next(iter(content.array_records.values()), ArrayRecord())
-

@@ -2,9 +2,8 @@
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,7 +91,9 @@ def train(stage: Stage, grid: Grid, run_dir: Path, on_round: OnRound) -> Trainin
         nonlocal clock
         params = to_params(arrays)
         if (name := first_nonfinite(params)) is not None:
-            raise ArithmeticError(f"round {server_round}: '{name}' of the global model is not finite")
+            raise ArithmeticError(
+                f"round {server_round}: '{name}' of the global model is not finite"
+            )
         model.load(params)
         measured = accuracy(model.module, held_out)
         training.params, training.rounds = params, server_round

@@ -158,7 +158,7 @@ def build_model(config: DictConfig, dataset: Dataset) -> nn.Module:
         If it cannot take a batch of the records or does not return a logit a class.
     """
     torch.manual_seed(torch_seed(config.seed, "model"))
-    made = build(config, "model")
+    made: Any = build(config, "model")
     if not isinstance(made, nn.Module):
         made = made(dataset.input_shape, dataset.num_classes)
     name = config.model._target_.rpartition(".")[2]
@@ -179,7 +179,8 @@ def build_model(config: DictConfig, dataset: Dataset) -> nn.Module:
         )
     if not any(p.requires_grad for p in made.parameters()):
         raise ConfigError(f"model={name}: expected at least one trainable parameter")
-    return made
+    module: nn.Module = made
+    return module
 
 
 def check_writable(folder: Path) -> None:

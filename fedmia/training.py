@@ -74,7 +74,9 @@ class FlatModel:
         """
         if set(params) != set(self.names):
             odd = sorted(set(params) ^ set(self.names))
-            raise ValueError(f"Expected the parameters of the model, got {odd[0]!r} too many or few")
+            raise ValueError(
+                f"Expected the parameters of the model, got {odd[0]!r} too many or few"
+            )
         for name, value in params.items():
             if name in self._views:
                 if value.shape != self._views[name].shape:

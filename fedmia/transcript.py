@@ -104,7 +104,8 @@ class Transcript(Sequence[Observation]):
 
     def refresh(self) -> None:
         """Look again for rounds, e.g. while the run that writes them goes on."""
-        files, damaged = [], []
+        files: list[Path] = []
+        damaged: list[Path] = []
         for file in sorted(self.path.glob("round_*.safetensors")):
             (damaged if _fault(file) else files).append(file)
         damaged += [f for f in [self._final] if f.exists() and _fault(f)]

@@ -1,1 +1,1 @@
-"""Membership-inference attacks, one paper a file: reductions of signals to one score a candidate."""
+"""Membership-inference attacks, one paper a file: signals in, one score a candidate out."""

@@ -26,4 +26,4 @@ class AvgCosine(Attack):
         self, view: View, target: int | None, candidates: Examples, knowledge: Knowledge
     ) -> NDArray[np.float64]:
         """Return the mean cosine, shape (n,), in [−1, 1]."""
-        return over_rounds(view, view.signals.cosine, target).mean(axis=0)
+        return np.asarray(over_rounds(view, view.signals.cosine, target).mean(axis=0))

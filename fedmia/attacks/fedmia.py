@@ -45,9 +45,7 @@ class FedMIA(Attack):
     measurement: str = "cosine"
     outlier_filter: str = "three_sigma"
 
-    needs = frozenset(
-        {Capability.CLIENT_UPDATES, Capability.MANY_ROUNDS, Capability.MANY_CLIENTS}
-    )
+    needs = frozenset({Capability.CLIENT_UPDATES, Capability.MANY_ROUNDS, Capability.MANY_CLIENTS})
     reference = "zhu2025fedmia"
 
     def __post_init__(self) -> None:
@@ -91,9 +89,7 @@ class FedMIA(Attack):
             return np.asarray(view.signals.logit_gap_local[t], dtype=np.float64)
         return np.asarray(view.signals.cosine[t], dtype=np.float64)
 
-    def _q_out(
-        self, M_out: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _q_out(self, M_out: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return mean and variance, each (n,), over the other clients (others, n)."""
         if self.outlier_filter == "three_sigma":
             limit = M_out.mean(axis=0) + 3 * M_out.std(axis=0)

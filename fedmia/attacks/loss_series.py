@@ -47,5 +47,7 @@ class LossSeries(Attack):
     ) -> NDArray[np.float64]:
         """Return the negative mean loss, shape (n,)."""
         if self.model == "global":
-            return -np.mean(view.signals.loss_global, axis=0)
-        return -over_rounds(view, view.signals.loss_local, target).mean(axis=0)
+            return np.asarray(-view.signals.loss_global.mean(axis=0), dtype=np.float64)
+        return np.asarray(
+            -over_rounds(view, view.signals.loss_local, target).mean(axis=0), dtype=np.float64
+        )

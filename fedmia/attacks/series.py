@@ -21,9 +21,7 @@ def column_of(view: View, target: int | None) -> int:
     return view.signals.nodes.index(target)
 
 
-def over_rounds(
-    view: View, signal: NDArray[Any], target: int | None
-) -> NDArray[np.float64]:
+def over_rounds(view: View, signal: NDArray[Any], target: int | None) -> NDArray[np.float64]:
     """Return a signal (rounds, clients, n) of one target as (rounds it took part in, n)."""
     series = np.asarray(signal[:, column_of(view, target)], dtype=np.float64)
     return series[view.signals.present[:, column_of(view, target)]]

@@ -43,5 +43,5 @@ class YeomLoss(Attack):
     ) -> NDArray[np.float64]:
         """Return the negative loss, shape (n,)."""
         if self.model == "global":
-            return -view.signals.loss_global[-1]
-        return -over_rounds(view, view.signals.loss_local, target)[-1]
+            return np.asarray(-view.signals.loss_global[-1], dtype=np.float64)
+        return np.asarray(-over_rounds(view, view.signals.loss_local, target)[-1], dtype=np.float64)

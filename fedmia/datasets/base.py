@@ -127,10 +127,11 @@ def _check_classes(data: Dataset, key: str, value: object) -> None:
 
 def _distinct(x: NDArray[np.float32], radius: float) -> NDArray[np.int64]:
     """Return the sorted indices of the records that repeat none before them."""
-    flat = x.reshape(len(x), -1) + np.float32(0)  # −0 and 0 are one number with two encodings
+    flat, zero = x.reshape(len(x), -1), np.float32(0)
     first: dict[bytes, int] = {}
     for index, row in enumerate(flat):
-        first.setdefault(hashlib.blake2b(row.tobytes(), digest_size=16).digest(), index)
+        content = (row + zero).tobytes()  # −0 and 0 are one number with two encodings
+        first.setdefault(hashlib.blake2b(content, digest_size=16).digest(), index)
     kept = np.fromiter(first.values(), dtype=np.int64)
     if radius == 0:
         return kept

@@ -44,7 +44,7 @@ class Pool(ABC):
         seed: int,
         main: Callable[[Grid], T],
     ) -> T:
-        """Start ``num_clients`` clients, hand their grid to ``main``, stop them, return its result."""
+        """Start ``num_clients`` clients and return what ``main`` makes of their grid."""
 
 
 @dataclass
@@ -214,7 +214,7 @@ def own_copy(message: Message) -> Message:
 
 
 def _copy_record(record: Any) -> ArrayRecord | MetricRecord | ConfigRecord:
-    copied: ArrayRecord | MetricRecord | ConfigRecord = type(record)()
+    copied: Any = type(record)()
     for key, value in record.items():
         copied[key] = list(value) if isinstance(value, list) else value
-    return copied
+    return cast(ArrayRecord | MetricRecord | ConfigRecord, copied)

@@ -81,7 +81,8 @@ class Flower(Pool):
 def _save(client_app: ClientAppFactory, file: Path) -> None:
     import ray.cloudpickle
 
-    file.write_bytes(ray.cloudpickle.dumps(client_app))
+    dumps: Callable[[object], bytes] = ray.cloudpickle.dumps
+    file.write_bytes(dumps(client_app))
 
 
 @lru_cache(maxsize=1)
@@ -91,7 +92,7 @@ def _load(file: str) -> ClientApp:
 
 
 def _light_app(file: str) -> ClientApp:
-    """Return an app that fetches the data once per process: the stock pool pickles it per message."""
+    """Return an app that loads the clients once per process, not with every message."""
     app = ClientApp()
 
     def forward(message: Message, context: Context) -> Message:

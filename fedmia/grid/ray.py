@@ -84,7 +84,7 @@ class Ray(Pool):
     def _actors(self, num_clients: int) -> int:
         import ray
 
-        resources = ray.cluster_resources()
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         room = int(resources.get("CPU", 0) / self.num_cpus)
         if self.num_gpus:
             room = min(room, int(resources.get("GPU", 0) / self.num_gpus))
@@ -296,7 +296,9 @@ class _RayGrid(LocalGrid):
             self._queue_again(seat, [[job] for job in chunk.jobs], 1)
         else:
             (job,) = chunk.jobs
-            reason = f"client {job.partition}: its process died {_MAX_ATTEMPTS} times on this message"
+            reason = (
+                f"client {job.partition}: its process died {_MAX_ATTEMPTS} times on this message"
+            )
             replies[job.index] = refuse(job.message, reason)
 
     def _queue_again(self, seat: _Seat, batches: list[list[_Job]], attempts: int) -> None:
@@ -370,9 +372,7 @@ class _RayGrid(LocalGrid):
         ray.kill(seat.actor)
         seat.actor = self._spawn()
         position = self._seats.index(seat)
-        self._forgotten.update(
-            p for p in self._states if p % len(self._seats) == position
-        )
+        self._forgotten.update(p for p in self._states if p % len(self._seats) == position)
 
     def _recall(self, partition: int) -> bytes | None:
         """Return a client's state if its actor has lost it."""

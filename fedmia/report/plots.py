@@ -56,7 +56,7 @@ def roc(result: Result) -> str | None:
         axes.plot([floor, 1], [floor, 1], color=GREY, linewidth=1, linestyle="dashed")
         for index, attack in enumerate(shown):
             fpr, tpr = visible_roc(attack["roc"]["fpr"], attack["roc"]["tpr"], floor)
-            label = f"{attack['name']} ({number(attack['auc'])})"
+            label = f"{shorten(attack['name'], 30)} ({number(attack['auc'])})"
             axes.plot(fpr, tpr, drawstyle="steps-post", label=label, **_stroke(index))
         axes.set(xscale="log", yscale="log", xlim=(floor, 1), ylim=(floor, 1))
         axes.set(xlabel="false-positive rate", ylabel="true-positive rate")
@@ -81,7 +81,9 @@ def histogram(attack: Measured) -> str:
             axes.stairs(
                 _shares(others), bins["edges"], color="#000000", linestyle="dotted", linewidth=1.2
             ).set_label("other members")
-        axes.set(title=attack["name"], xlabel="score (higher = member)", ylabel="share")
+        axes.set(
+            title=shorten(attack["name"], 40), xlabel="score (higher = member)", ylabel="share"
+        )
         axes.yaxis.set_major_formatter(_percent)
         axes.grid(visible=False, axis="x")
         figure.legend(
@@ -107,7 +109,7 @@ def per_round(result: Result) -> str | None:
             panels[0].axhline(0.5, color=GREY, linewidth=1, linestyle="dashed")
             for index, attack in enumerate(followed):
                 points = [(p["round"], _nan(p["auc"])) for p in attack["auc_per_round"] or ()]
-                panels[0].plot(*_thin(points), label=attack["name"], **_stroke(index))
+                panels[0].plot(*_thin(points), label=shorten(attack["name"], 30), **_stroke(index))
             panels[0].set(ylabel="AUC")
             panels[0].legend(fontsize=8)
         if accuracy:
@@ -132,7 +134,7 @@ def forest(comparison: Comparison, names: Sequence[str]) -> str | None:
         axes.axvline(0.5, color=GREY, linewidth=1, linestyle="dashed")
         for height, (row, _) in enumerate(rows):
             _interval(axes, row, height)
-        axes.set_yticks(range(len(rows)), [name for _, name in rows])
+        axes.set_yticks(range(len(rows)), [shorten(name, 60) for _, name in rows])
         axes.set(xlabel="AUC", ylim=(len(rows) - 0.5, -0.5))
         axes.grid(visible=False, axis="y")
 
@@ -158,6 +160,11 @@ def visible_roc(
     last = np.append(np.diff(column) > 0, True)
     # A logarithmic axis has no zero: such points are drawn below its lower end.
     return x[last].tolist(), np.maximum(y[last], floor / 2).tolist()
+
+
+def shorten(text: str, most: int) -> str:
+    """Return ``text``, cut to ``most`` characters: a figure has no room for more."""
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _svg(name: str, size: tuple[float, float], label: str, draw: Callable[["Figure"], None]) -> str:

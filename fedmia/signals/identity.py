@@ -1,13 +1,13 @@
 """What cached signals belong to: a transcript as one vantage sees it, a model, candidates."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from torch import nn
 
-from fedmia.records import Examples, Observation, Params
+from fedmia.records import Examples, Observation
 from fedmia.transcript import Transcript
 
 SCHEMA = 1
@@ -39,18 +39,6 @@ def identify(transcript: Transcript, model: nn.Module, candidates: Examples) -> 
         digest.update(f"{array.dtype}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
-
-
-def describe_mismatch(params: Params, state: Mapping[str, Any]) -> str:
-    """Return what a model's state would have to be to hold ``params``, or "" if it can."""
-    theirs, ours = ({k: tuple(v.shape) for k, v in p.items()} for p in (params, state))
-    for name in [*theirs, *ours]:
-        if theirs.get(name) != ours.get(name):
-            return (
-                f"the transcript's architecture, where {name} is "
-                f"{theirs.get(name, 'absent')} and not {ours.get(name, 'absent')}"
-            )
-    return ""
 
 
 def _arrays(observation: Observation) -> Iterator[Any]:

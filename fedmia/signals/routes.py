@@ -48,7 +48,8 @@ def choose_route(model: nn.Module, x: Tensor, y: Tensor) -> Route:
 
 def _agree(measured: Tensor, expected: Tensor) -> bool:
     scale = expected.abs().nan_to_num(0.0, 0.0, 0.0).max()
-    tolerance = 1e-4 * float(scale)
+    # A wrong route errs by the size of the numbers; rounding beside a ReLU's kink far less.
+    tolerance = 1e-3 * float(scale)
     return torch.allclose(
         measured.double(), expected.double(), rtol=0, atol=tolerance, equal_nan=True
     )
@@ -67,6 +68,6 @@ def chunk_size(model: nn.Module, x: Tensor, route: Route) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         logits = model(x[:1].clone())  # a slice would count the storage of all
-    activations = sum(kept.values()) + logits.nbytes
+    activations = sum(kept.values()) + int(logits.nbytes)
     gradients = sum(p.nbytes for p in trainable(model).values()) if route is vectorised else 0
     return max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // (3 * (activations + gradients))))

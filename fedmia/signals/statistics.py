@@ -2,22 +2,22 @@
 
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from fedmia.errors import expect
-from fedmia.records import Examples, Params, Update
+from fedmia.records import Examples
 from fedmia.signals.forward import evaluate
-from fedmia.signals.gradients import Route, trainable
-from fedmia.signals.identity import describe_mismatch, identify
+from fedmia.signals.gradients import Route
+from fedmia.signals.identity import identify
 from fedmia.signals.routes import plan_route
 from fedmia.signals.store import Arrays, Layout, remember
+from fedmia.signals.weights import load, unit_directions
 from fedmia.transcript import Transcript
 
 _CHUNK = 256
@@ -57,6 +57,8 @@ class Signals:
 
     Raises
     ------
+    ValueError
+        If there are no candidates.
     ConfigError
         When an array is asked for and the transcript's model is not of this architecture.
     """
@@ -64,11 +66,16 @@ class Signals:
     def __init__(
         self, transcript: Transcript, model: nn.Module, candidates: Examples, cache: Path | None
     ) -> None:
+        if len(candidates) == 0:
+            raise ValueError("there are no candidates to compute signals for")
         self.rounds = transcript.rounds
         self._stop: int | None = None
         self.nodes = transcript.node_ids
         final = transcript.final
-        self.rounds_global: tuple[int | None, ...] = (*self.rounds, *([None] if final is not None else []))
+        self.rounds_global: tuple[int | None, ...] = (
+            *self.rounds,
+            *([None] if final is not None else []),
+        )
         self.seconds = 0.0
         self._transcript = transcript
         self._length = len(transcript)
@@ -178,10 +185,10 @@ class Signals:
 
     def _fill_global(self, arrays: Arrays) -> None:
         for t in range(self._length):
-            self._load(self._transcript[t].params)
+            load(self._model, self._transcript[t].params)
             arrays["loss"][t], arrays["logit_gap"][t] = self._evaluate()
-        if self._final:
-            self._load(self._final)
+        if self._final is not None:
+            load(self._model, self._final)
             arrays["loss"][-1], arrays["logit_gap"][-1] = self._evaluate()
 
     def _fill_local(self, arrays: Arrays) -> None:
@@ -189,56 +196,28 @@ class Signals:
             observation = self._transcript[t]
             for update in observation.updates:
                 k = self.nodes.index(update.node_id)
-                self._load(observation.params, update)
+                load(self._model, observation.params, update)
                 arrays["loss"][t, k], arrays["logit_gap"][t, k] = self._evaluate()
 
     def _fill_gradients(self, arrays: Arrays) -> None:
         plan: tuple[Route, int] | None = None
         for t in range(self._length):
             observation = self._transcript[t]
-            self._load(observation.params)
+            load(self._model, observation.params)
             route, rows = plan = plan or plan_route(self._model, self._x, self._y)
             columns = [self.nodes.index(u.node_id) for u in observation.updates]
-            directions, lengths = self._directions(observation.updates)
-            arrays["update_norm"][t, columns] = lengths
+            directions, lengths = unit_directions(self._model, observation.updates)
+            arrays["update_norm"][t, columns] = lengths.float()
             for i in range(0, len(self._y), rows):
                 chunk = slice(i, i + rows)
                 residuals, norms, dots = route(
                     self._model, self._x[chunk], self._y[chunk], directions
                 )
                 norm = residuals * norms
-                arrays["grad_norm"][t, chunk] = norm
                 cosine = (dots / torch.where(norms == 0, 1, norms)[:, None]).T
-                arrays["cosine"][t, columns, chunk] = cosine
-                arrays["inner"][t, columns, chunk] = cosine * norm * lengths[:, None]
+                arrays["grad_norm"][t, chunk] = norm.float()
+                arrays["cosine"][t, columns, chunk] = cosine.float()
+                arrays["inner"][t, columns, chunk] = (cosine * norm * lengths[:, None]).float()
 
     def _evaluate(self) -> tuple[Float64, Float64]:
         return evaluate(self._model, self._x, self._y, _CHUNK)
-
-    def _directions(self, updates: Sequence[Update]) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the unit vectors along ``u = −Δ`` by parameter and their lengths (K,)."""
-        stacked = {
-            name: torch.from_numpy(
-                np.array([-u.delta[name] for u in updates], dtype=np.float32).reshape(
-                    len(updates), *parameter.shape
-                )
-            )
-            for name, parameter in trainable(self._model).items()
-        }
-        squares = [u.double().flatten(1).square().sum(1) for u in stacked.values()]
-        lengths = torch.stack(squares).sum(0).sqrt()
-        scale = torch.where(lengths == 0, 1, lengths)
-        for u in stacked.values():
-            u /= scale.view(-1, *[1] * (u.ndim - 1))
-        return stacked, lengths
-
-    def _load(self, params: Params, update: Update | None = None) -> None:
-        """Set the model to ``w``, or to ``w + Δ`` of an update."""
-        delta = update.delta if update else {}
-        state = self._model.state_dict()
-        mismatch = describe_mismatch(params, state)
-        expect(not mismatch, "model", type(self._model).__name__, mismatch)
-        with torch.no_grad():
-            for name, value in params.items():
-                moved = value + delta[name] if name in delta else value
-                state[name].copy_(torch.from_numpy(np.array(moved)))

@@ -88,7 +88,7 @@ def changed(path: str, value: object) -> dict[str, Any]:
     for step in way:
         place = place[step]
     place[last] = value
-    return document  # type: ignore[no-any-return]
+    return document
 
 
 def without(path: str) -> dict[str, Any]:
@@ -211,6 +211,23 @@ def test_a_write_that_fails_leaves_the_old_result(tmp_path: Path) -> None:
     assert file.read_bytes() == before
     write(file, changed("seed", 4))
     assert read(file)["seed"] == 4
+
+
+def test_a_disk_that_fills_up_halfway_leaves_the_old_result_and_no_draft(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "result.json"
+    write(file, DOCUMENT)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            write(file, changed("seed", 4))
+    assert read(file) == DOCUMENT
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
 
 
 def test_runs_are_found_at_any_depth_once_and_in_order(tmp_path: Path) -> None:

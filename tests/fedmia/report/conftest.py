@@ -142,7 +142,7 @@ def _document() -> dict[str, Any]:
     }
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def changed() -> Change:
     """Return a maker of valid results: ``changed({"seed": 4, "utility.test_accuracy": 0.5})``.
 
@@ -162,6 +162,6 @@ def changed() -> Change:
     return change
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def result(changed: Change) -> Result:
     return changed()

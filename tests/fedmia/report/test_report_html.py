@@ -1,4 +1,3 @@
-import html as stdlib_html
 import re
 from html.parser import HTMLParser
 
@@ -42,6 +41,11 @@ class Page(HTMLParser):
     @property
     def text(self) -> str:
         return " ".join(" ".join(self.words).split())
+
+
+@pytest.fixture(scope="module")
+def rendered(result: Result) -> str:
+    return render(result)
 
 
 def test_the_page_holds_the_numbers_of_the_result(changed) -> None:
@@ -90,8 +94,7 @@ def test_what_is_null_is_a_dash_and_never_a_zero(changed) -> None:
     assert "test accuracy – training 0.934" in text
     assert "ε at least – ceiling –" in text
     assert "0.0%" not in text
-    assert "None" not in text.replace("None.", "")
-    assert "nan" not in text.lower().replace("nan in the update", "").replace("nance", "")
+    assert not re.search(r"\bNone\b(?!\.)|\bnan\b", text)
 
 
 def test_hostile_text_stays_text(changed) -> None:
@@ -117,11 +120,11 @@ def test_hostile_text_stays_text(changed) -> None:
         assert "script" not in page.tags
         assert "img" not in page.tags
         assert not any(name.startswith("on") for name, _ in page.attributes)
-        assert stdlib_html.escape(hostile, quote=False).replace("'", "&#39;")[:10] in text
+        assert hostile in " ".join(page.words)
 
 
-def test_the_page_asks_nothing_of_the_network_and_runs_nothing(result: Result) -> None:
-    for text in (render(result), render([result, result])):
+def test_the_pages_ask_nothing_of_the_network_and_run_nothing(rendered, result: Result) -> None:
+    for text in (rendered, render([result, result])):
         page = Page(text)
         assert not {"script", "link", "img", "iframe", "object"} & set(page.tags)
         links = [value or "" for name, value in page.attributes if name.endswith(("href", "src"))]
@@ -131,16 +134,15 @@ def test_the_page_asks_nothing_of_the_network_and_runs_nothing(result: Result) -
         assert ("http-equiv", "Content-Security-Policy") in page.attributes
 
 
-def test_ids_are_unique_where_something_points_at_them(result: Result) -> None:
-    text = render(result)
-    used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', text))
+def test_ids_are_unique_where_something_points_at_them(rendered: str) -> None:
+    used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', rendered))
     assert used
     for name in used:
-        assert text.count(f'id="{name}"') == 1
+        assert rendered.count(f'id="{name}"') == 1
 
 
-def test_confounding_is_a_visible_caution_and_its_absence_is_silent(changed) -> None:
-    assert "Caution" not in Page(render(changed())).text
+def test_confounding_is_a_visible_caution_and_its_absence_is_silent(rendered, changed) -> None:
+    assert "Caution" not in Page(rendered).text
     page = Page(render(changed({"baselines.1.auc_ci": [0.6, 0.7]})))
     assert "Caution. The attack AUCs are confounded." in page.text
     assert ("class", "warning") in page.attributes
@@ -182,7 +184,7 @@ def test_several_runs_make_one_comparison(changed) -> None:
     runs += [changed({"config.strategy": dp, "baselines.0.auc_ci": [0.6, 0.7]})]
     page = Page(render(runs))
     for words in (
-        "4 runs, 4 seeds; varied: strategy.".replace("4 seeds", "4 seeds"),
+        "4 runs, 4 seeds; varied: strategy.",
         "FedAvg loss_series server 3 0.810 [0.785, 0.835] 12.3% 0.701 0.712 0.507",
         "DpCentral loss_series server 1",
         "0.507 !",

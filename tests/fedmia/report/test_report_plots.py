@@ -17,7 +17,7 @@ def test_every_figure_is_small_well_formed_and_keeps_its_text(changed, result: R
         "roc": plots.roc(result),
         "rounds": plots.per_round(result),
         "forest": plots.forest(compare([result]), ["a", "b", "c", "d", "e"]),
-        "histogram": plots.histogram(result["attacks"][0]),  # type: ignore[arg-type]
+        "histogram": plots.histogram(result["attacks"][0]),
     }
     for svg in figures.values():
         assert svg is not None
@@ -41,7 +41,7 @@ def test_names_are_data_and_neither_markup_nor_formulas(changed) -> None:
         assert svg is not None
         assert "<script" not in svg
         assert any('<script>&$x_{$"' in text for text in texts(svg))
-    svg = plots.histogram(result["attacks"][1])  # type: ignore[arg-type]
+    svg = plots.histogram(result["attacks"][1])
     assert "<script" not in svg
     assert '<script>&$x_{$"' in texts(svg)
 
@@ -98,8 +98,8 @@ def test_a_rate_of_zero_is_below_the_axis_and_not_on_it() -> None:
 
 def test_thinning_keeps_points_of_the_curve_and_both_ends() -> None:
     rng = np.random.default_rng(0)
-    fpr = np.sort(rng.uniform(size=5000)).tolist() + [1.0]
-    tpr = np.sort(rng.uniform(size=5000)).tolist() + [1.0]
+    fpr = [*np.sort(rng.uniform(size=5000)).tolist(), 1.0]
+    tpr = [*np.sort(rng.uniform(size=5000)).tolist(), 1.0]
     x, y = plots.visible_roc(fpr, tpr, 1e-4)
     assert len(x) <= plots.POINTS + 1
     assert (x[-1], y[-1]) == (1.0, 1.0)
@@ -114,3 +114,10 @@ def test_a_population_without_scores_in_range_is_drawn_flat(changed) -> None:
     svg = plots.histogram(result["attacks"][0])
     assert "nan" not in svg.lower()
     assert "other members" not in texts(svg)
+
+
+def test_a_name_too_long_for_a_figure_is_cut_where_it_is_drawn(changed) -> None:
+    assert plots.shorten("abcdef", 6) == "abcdef"
+    assert plots.shorten("abcdefg", 6) == "abcde…"
+    drawn = texts(plots.roc(changed({"attacks.1.name": "x" * 500})) or "")
+    assert any(text.startswith("x" * 29 + "… (") for text in drawn)
