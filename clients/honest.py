@@ -49,7 +49,7 @@ class Honest(Client):
         site.model.load(to_params(arrays))
         loss = site.fit(server_round)
         metrics = MetricRecord({"num-examples": len(site.y), "train-loss": loss})
-        content = RecordDict({name: to_record(site.model.params()), "metrics": metrics})
+        content = RecordDict({name: to_record(site.model.view()), "metrics": metrics})
         return Message(content, reply_to=message)
 
     def evaluate(self, message: Message, context: Context, site: Site) -> Message:

@@ -30,7 +30,9 @@ def _header(dtype: str, shape: tuple[int, ...]) -> bytes:
 
 def encode(array: NDArray[Any]) -> Array:
     """Return the Flower array with the same bytes that ``Array(array)`` would give."""
-    array = np.asarray(array, order="C")
+    array = np.asarray(array)
+    if array.flags.fnc or array.dtype.hasobject:
+        return Array(array)
     dtype = str(array.dtype)
     return Array(dtype, array.shape, _STYPE, _header(dtype, array.shape) + array.tobytes())
 
@@ -39,7 +41,7 @@ def decode(array: Array) -> NDArray[Any]:
     """Return the array's values, read-only and without a copy where the bytes allow it."""
     data = array.data
     start = 10 + int.from_bytes(data[8:10], "little")
-    if array.stype != _STYPE or data[6] != 1 or _C_ORDER not in data[10:start]:
+    if array.stype != _STYPE or data[6:7] != b"\x01" or _C_ORDER not in data[10:start]:
         return array.numpy()
     dtype = np.dtype(array.dtype)
     if data[10:start].find(dtype.str.encode()) < 0:

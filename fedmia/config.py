@@ -274,8 +274,8 @@ def _plugins(node: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
     if isinstance(node, DictConfig):
         if "_target_" in node:
             yield path, node
-        for key in node:
-            yield from _plugins(node[key], f"{path}.{key}" if path else str(key))
+        for key in map(str, node):
+            yield from _plugins(node[key], f"{path}.{key}" if path else key)
 
 
 def _check_plugin(path: str, node: Any) -> None:

@@ -15,10 +15,11 @@ from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
+from numpy.typing import NDArray
 
 from fedmia.arrays import to_params
 from fedmia.errors import ConfigError, expect
-from fedmia.records import Capability, Observation, Params, Update
+from fedmia.records import Capability, Observation, Params, Update, difference
 
 
 class Vantage(ABC):
@@ -219,9 +220,15 @@ class ObservedGrid(Grid):
         if not sent:
             return
         self._rounds += 1
-        params = {n: to_params(_arrays(m.content)) for n, m in sent.items()}
+        decoded: dict[int, Params] = {}  # strategies put one content into many messages
+        params: dict[int, Params] = {}
+        for node_id, message in sent.items():
+            key = id(message.content)
+            if key not in decoded:
+                decoded[key] = to_params(_arrays(message.content))
+            params[node_id] = decoded[key]
         by_id = {m.metadata.message_id: n for n, m in sent.items()}
-        updates = []
+        updates, earlier = [], len(self.faults)
         for reply in replies:
             node_id = by_id.get(reply.metadata.reply_to_message_id, reply.metadata.src_node_id)
             if reply.has_error():
@@ -230,7 +237,8 @@ class ObservedGrid(Grid):
             elif node_id in sent:
                 updates.append(self._update(node_id, reply.content, params[node_id]))
         if not updates:
-            first = self.faults[-len(sent)].reason if self.faults else "no replies"
+            reasons = [fault.reason for fault in self.faults[earlier:]]
+            first = reasons[0] if reasons else "no replies"
             raise EveryClientFailedError(
                 f"round {self._rounds}: none of {len(sent)} clients answered; first reason: {first}"
             )
@@ -243,13 +251,18 @@ class ObservedGrid(Grid):
         loss = metrics.get("train-loss", 0.0)
         if isinstance(loss, float) and not np.isfinite(loss):
             raise DivergedError(node_id, self._rounds, f"the loss ({loss})")
-        delta = {}
-        for name, value in to_params(_arrays(content)).items():
-            delta[name] = value - sent[name]
-            if delta[name].dtype.kind == "f" and not np.isfinite(delta[name]).all():
+        delta = difference(to_params(_arrays(content)), sent)
+        for name, change in delta.items():
+            if not _finite(change):
                 raise DivergedError(node_id, self._rounds, f"the update of '{name}'")
         num_examples = metrics.get("num-examples", 0)
         return Update(node_id, int(num_examples) if isinstance(num_examples, int) else 0, delta)
+
+
+def _finite(array: NDArray[Any]) -> bool:
+    """Whether all values are finite; a finite sum, in one pass, says so without a second."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return array.dtype.kind != "f" or bool(np.isfinite(array.sum()) or np.isfinite(array).all())
 
 
 def _is_train(message: Message) -> bool:

@@ -12,6 +12,15 @@ Params = Mapping[str, NDArray[Any]]
 """Named arrays of a model, in the order of its ``state_dict``."""
 
 
+def difference(after: Params, before: Params) -> dict[str, NDArray[Any]]:
+    """Return ``after − before`` by name; a boolean that flips changes by 1 or −1 (int8)."""
+    changes = {}
+    for name, value in after.items():
+        dtype = np.int8 if value.dtype == np.bool_ else None
+        changes[name] = np.asarray(np.subtract(value, before[name], dtype=dtype))
+    return changes
+
+
 class Capability(StrEnum):
     """Something an attack may need and a vantage may show."""
 

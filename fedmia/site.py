@@ -41,5 +41,9 @@ class Site:
 
         Layers that draw random numbers (dropout) get the client's own stream for the round.
         """
-        torch.manual_seed(torch_seed(self.seed, "layers", self.partition_id, server_round))
+        seed = torch_seed(self.seed, "layers", self.partition_id, server_round)
+        # torch.manual_seed would also walk the call stack for every kind of accelerator.
+        torch.default_generator.manual_seed(seed)
+        if self.x.is_cuda:
+            torch.cuda.manual_seed(seed)
         return self.trainer.fit(self.model, self.x, self.y, self.rng("batches", server_round))

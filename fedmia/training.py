@@ -50,13 +50,10 @@ class FlatModel:
             spans[id(p)] = (start, end)
             start = end
         self._views: dict[str, NDArray[Any]] = {}
-        self._others: dict[str, Tensor] = {}
         for name, tensor in module.state_dict(keep_vars=True).items():
             if id(tensor) in spans:
                 a, b = spans[id(tensor)]
                 self._views[name] = self._host[a:b].view(tensor.shape).numpy()
-            else:
-                self._others[name] = tensor.detach()
         self.names = tuple(module.state_dict())
 
     @property
@@ -77,30 +74,35 @@ class FlatModel:
             raise ValueError(
                 f"Expected the parameters of the model, got {odd[0]!r} too many or few"
             )
+        others = self._others()
         for name, value in params.items():
+            shape = self._views[name].shape if name in self._views else tuple(others[name].shape)
+            if value.shape != shape:
+                raise ValueError(f"Expected {name} of shape {shape}, got {value.shape}")
             if name in self._views:
-                if value.shape != self._views[name].shape:
-                    raise ValueError(
-                        f"Expected {name} of shape {self._views[name].shape}, got {value.shape}"
-                    )
                 np.copyto(self._views[name], value)
             else:
-                self._others[name].copy_(torch.tensor(value))
+                others[name].copy_(torch.tensor(value))
         if self._host is not self.flat:
             self.flat.copy_(self._host)
 
     def params(self) -> dict[str, NDArray[Any]]:
         """Return a copy of every parameter and buffer as named arrays."""
+        return {name: value.copy() for name, value in self.view().items()}
+
+    def view(self) -> dict[str, NDArray[Any]]:
+        """Return every parameter and buffer as arrays that change when the model does."""
         if self._host is not self.flat:
             self._host.copy_(self.flat)
+        others = self._others()
         return {
-            name: (
-                self._views[name].copy()
-                if name in self._views
-                else self._others[name].cpu().numpy().copy()
-            )
+            name: self._views[name] if name in self._views else others[name].cpu().numpy()
             for name in self.names
         }
+
+    def _others(self) -> dict[str, Tensor]:
+        """Return buffers and frozen parameters; training may have put new ones in their place."""
+        return self.module.state_dict() if len(self._views) < len(self.names) else {}
 
 
 @dataclass(frozen=True)
@@ -120,9 +122,10 @@ class LocalSGD:
     def __post_init__(self) -> None:
         expect(self.local_epochs >= 1, "local_epochs", self.local_epochs, "at least 1")
         expect(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
-        expect(self.lr > 0, "lr", self.lr, "more than 0")
+        expect(0 < self.lr < np.inf, "lr", self.lr, "more than 0 and finite")
         expect(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
-        expect(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
+        decay = self.weight_decay
+        expect(0 <= decay < np.inf, "weight_decay", decay, "at least 0 and finite")
 
     def fit(self, model: FlatModel, x: Tensor, y: Tensor, rng: np.random.Generator) -> float:
         """Train in place and return the mean loss of the last epoch, before each step.

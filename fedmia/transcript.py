@@ -9,6 +9,7 @@ so a run that dies leaves all its complete rounds behind.
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -16,9 +17,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from fedmia.records import Capability, Observation, Params, Update
+from fedmia.records import Capability, Observation, Params, Update, difference
 
 SCHEMA = 1
+_FINAL_FACTS = frozenset({"names"})
+_ROUND_FACTS = frozenset({"round", "recipients", "node_ids", "num_examples", "names"})
 View = Callable[[Observation], Observation | None]
 
 
@@ -41,7 +44,9 @@ class TranscriptWriter:
         if (path / "meta.json").exists():
             raise TranscriptError(f"{path}: already holds a transcript")
         meta = {"schema": SCHEMA, "vantage": vantage, "shows": sorted(c.name for c in shows)}
-        (path / "meta.json").write_text(json.dumps(meta, indent=2))
+        partial = path / "meta.json.partial"
+        partial.write_text(json.dumps(meta, indent=2))
+        partial.replace(path / "meta.json")
 
     def append(self, observation: Observation) -> None:
         """Write one complete round."""
@@ -67,7 +72,7 @@ class TranscriptWriter:
     def _write(self, name: str, arrays: dict[str, Any], metadata: dict[str, Any]) -> None:
         partial = self.path / f"{name}.partial"
         save_file(
-            {k: np.ascontiguousarray(v) for k, v in arrays.items()},
+            {k: np.asarray(v, order="C") for k, v in arrays.items()},
             partial,
             metadata={k: json.dumps(v) for k, v in metadata.items()},
         )
@@ -94,8 +99,12 @@ class Transcript(Sequence[Observation]):
             self.shows = frozenset(Capability[name] for name in meta["shows"])
         except FileNotFoundError:
             raise TranscriptError(f"{path}: no transcript here (meta.json is missing)") from None
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-            raise TranscriptError(f"{path / 'meta.json'}: corrupt ({error})") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise TranscriptError(f"{path / 'meta.json'}: corrupt ({_line(error)})") from None
+        if meta.get("schema") != SCHEMA:
+            raise TranscriptError(
+                f"{path / 'meta.json'}: schema {meta.get('schema')}, expected {SCHEMA}"
+            )
         self._view: View | None = None
         self.damaged: tuple[str, ...] = ()
         self._files: tuple[Path, ...] = ()
@@ -105,12 +114,16 @@ class Transcript(Sequence[Observation]):
     def refresh(self) -> None:
         """Look again for rounds, e.g. while the run that writes them goes on."""
         files: list[Path] = []
-        damaged: list[Path] = []
-        for file in sorted(self.path.glob("round_*.safetensors")):
-            (damaged if _fault(file) else files).append(file)
-        damaged += [f for f in [self._final] if f.exists() and _fault(f)]
-        self.damaged = tuple(f"{f.name}: {_fault(f)}" for f in damaged)
-        self._files = tuple(f for f in files if self._visible(f))
+        damaged: list[str] = []
+        for file in _round_files(self.path):
+            if fault := _fault(file, _ROUND_FACTS):
+                damaged.append(f"{file.name}: {fault}")
+            else:
+                files.append(file)
+        if self._final.exists() and (fault := _fault(self._final, _FINAL_FACTS)):
+            damaged.append(f"{self._final.name}: {fault}")
+        self.damaged = tuple(damaged)
+        self._files = tuple(f for f in files if self._seen(f))
 
     def through(self, vantage: str, shows: Iterable[Capability], view: View) -> "Transcript":
         """Return the same transcript as a vantage that sees less would have recorded it."""
@@ -118,13 +131,13 @@ class Transcript(Sequence[Observation]):
         narrowed.__dict__.update(self.__dict__)
         narrowed.vantage, narrowed.shows = vantage, self.shows & frozenset(shows)
         narrowed._view = view
-        narrowed._files = tuple(f for f in self._files if narrowed._visible(f))
+        narrowed._files = tuple(f for f in self._files if narrowed._seen(f))
         return narrowed
 
     @property
     def final(self) -> Params | None:
         """The model after the last round, if this vantage sees it and the run came that far."""
-        if not self._final.exists() or _fault(self._final):
+        if not self._final.exists() or _fault(self._final, _FINAL_FACTS):
             return None
         params = _read(self._final, "params/")
         if self._view is None:
@@ -135,7 +148,8 @@ class Transcript(Sequence[Observation]):
     @property
     def node_ids(self) -> tuple[int, ...]:
         """Every node whose update was seen at least once, in ascending order."""
-        return tuple(sorted({n for f in self._files for n in self._metadata(f)["node_ids"]}))
+        seen = (self._seen(file) for file in self._files)
+        return tuple(sorted({update.node_id for s in seen if s for update in s.updates}))
 
     @property
     def rounds(self) -> tuple[int, ...]:
@@ -158,17 +172,10 @@ class Transcript(Sequence[Observation]):
         following = self._next_params(index)
         if following is None:
             return observation
-        aggregate = {k: following[k] - v for k, v in observation.params.items()}
-        return Observation(
-            observation.round,
-            observation.params,
-            observation.recipients,
-            observation.updates,
-            aggregate,
-        )
+        return replace(observation, aggregate=difference(following, observation.params))
 
     def _observation(self, file: Path) -> Observation:
-        metadata = self._metadata(file)
+        metadata = _metadata(file)
         stacked = _read(file, "updates/")
         observation = Observation(
             round=metadata["round"],
@@ -191,19 +198,23 @@ class Transcript(Sequence[Observation]):
         if index + 1 < len(self):
             following = self._files[index + 1]
             return _read(following, "params/") if self.rounds[index + 1] == round_ + 1 else None
-        last_on_disk = max(self.path.glob("round_*.safetensors"), default=None)
-        return self.final if last_on_disk == self._files[index] else None
+        return self.final if _round_files(self.path)[-1] == self._files[index] else None
 
-    def _visible(self, file: Path) -> bool:
-        if self._view is None:
-            return True
-        metadata = self._metadata(file)
-        probe = Observation(metadata["round"], {}, tuple(metadata["recipients"]))
-        return self._view(probe) is not None
+    def _seen(self, file: Path) -> Observation | None:
+        """Return what this vantage sees of a round, without the arrays."""
+        metadata = _metadata(file)
+        updates = tuple(Update(n, 0, {}) for n in metadata["node_ids"])
+        probe = Observation(metadata["round"], {}, tuple(metadata["recipients"]), updates)
+        return self._view(probe) if self._view else probe
 
-    def _metadata(self, file: Path) -> dict[str, Any]:
-        with safe_open(file, framework="np") as tensors:
-            return {k: json.loads(v) for k, v in (tensors.metadata() or {}).items()}
+
+def _round_files(path: Path) -> list[Path]:
+    return sorted(f for f in path.glob("round_*.safetensors") if f.stem[6:].isdecimal())
+
+
+def _metadata(file: Path) -> dict[str, Any]:
+    with safe_open(file, framework="np") as tensors:
+        return {k: json.loads(v) for k, v in (tensors.metadata() or {}).items()}
 
 
 def _read(file: Path, prefix: str) -> dict[str, Any]:
@@ -213,9 +224,13 @@ def _read(file: Path, prefix: str) -> dict[str, Any]:
         return {k: tensors.get_tensor(prefix + k) for k in names if prefix + k in stored}
 
 
-def _fault(file: Path) -> str:
+def _fault(file: Path, facts: frozenset[str]) -> str:
     try:
-        with safe_open(file, framework="np"):
-            return ""
-    except (SafetensorError, OSError) as error:
-        return f"corrupt or incomplete ({error})"
+        missing = facts - _metadata(file).keys()
+    except (SafetensorError, OSError, ValueError) as error:
+        return f"corrupt or incomplete ({_line(error)})"
+    return f"corrupt ({', '.join(sorted(missing))} missing)" if missing else ""
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -35,7 +35,7 @@ class Truth:
         file = run_dir / "nodes.json"
         try:
             nodes = {int(k): int(v) for k, v in json.loads(file.read_text()).items()}
-        except (OSError, ValueError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(f"{file}: expected which node is which client ({reason})") from None
         return cls(nodes, Split.load(run_dir / "split.npz"))

@@ -1,6 +1,7 @@
 """Flower's stock Ray simulation, unchanged: the reference that the other pools are measured by."""
 
 import pickle
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -82,12 +83,14 @@ def _save(client_app: ClientAppFactory, file: Path) -> None:
     import ray.cloudpickle
 
     dumps: Callable[[object], bytes] = ray.cloudpickle.dumps
-    file.write_bytes(dumps(client_app))
+    file.write_bytes(pickle.dumps((sys.path, dumps(client_app))))
 
 
 @lru_cache(maxsize=1)
 def _load(file: str) -> ClientApp:
-    factory: ClientAppFactory = pickle.loads(Path(file).read_bytes())
+    path, dumped = pickle.loads(Path(file).read_bytes())
+    sys.path += [p for p in path if p not in sys.path]
+    factory: ClientAppFactory = pickle.loads(dumped)
     return factory()
 
 

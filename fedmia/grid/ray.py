@@ -153,11 +153,14 @@ class _Worker:
     """The actor's side: some clients in a process of their own."""
 
     def __init__(
-        self, client_app: ClientAppFactory, num_clients: int, threads: int, path: list[str]
+        self, client_app: list[Any], num_clients: int, threads: int, path: list[str]
     ) -> None:
+        import ray
+
+        # The app is unpickled (its arrays mapped, not copied) only once its modules can be found.
         sys.path[:] = path + [p for p in sys.path if p not in path]
         self._threads = threads
-        self._clients = Clients(client_app, num_clients)
+        self._clients = Clients(ray.get(client_app[0]), num_clients)
         self._current: tuple[int, float] | None = None
 
     def work(self, jobs: list[_Job]) -> list[Reply]:
@@ -232,7 +235,7 @@ class _RayGrid(LocalGrid):
         # Two threads an actor: one works, the other says what it is working on.
         worker: Any = ray.remote(_Worker)
         return worker.options(max_concurrency=2, **options).remote(
-            self._app, self._num_clients, threads, sys.path
+            [self._app], self._num_clients, threads, sys.path
         )
 
     def execute(self, wave: Sequence[Message], timeout: float | None) -> list[Message]:

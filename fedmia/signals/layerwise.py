@@ -42,10 +42,12 @@ def layerwise(
     layers = _layers(model)
     calls: dict[nn.Module, _Call] = {}
 
-    def record(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+    def record(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
         if layer in calls:
             raise ValueError(f"{layer} is called more than once")
         calls[layer] = _Call(inputs[0], inputs[0]._version, get_gradient_edge(output))
+        # Changing a view in place would lead the graph around the edge.
+        return output.clone() if output._is_view() else output
 
     hooks = [layer.register_forward_hook(record) for layer in layers.values()]
     try:
@@ -103,7 +105,7 @@ def _linear(
             half, rest = a @ u["weight"].reshape(K * outputs, inputs).T, delta
         else:
             half, rest = delta @ u["weight"].transpose(0, 1).reshape(outputs, K * inputs), a
-        dots += (half.view(len(a), K, -1) * rest[:, None]).sum(2)
+        dots += (half.view(len(a), K, min(outputs, inputs)) * rest[:, None]).sum(2)
     if "bias" in u:
         squares += energy
         dots += delta @ u["bias"].T

@@ -55,7 +55,7 @@ def _agree(measured: Tensor, expected: Tensor) -> bool:
     )
 
 
-def chunk_size(model: nn.Module, x: Tensor, route: Route) -> int:
+def chunk_size(model: nn.Module, x: Tensor, route: Route | None = None) -> int:
     """Return how many candidates to take at a time, from what one of them keeps in memory."""
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, int] = {}

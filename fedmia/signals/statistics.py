@@ -15,12 +15,11 @@ from fedmia.records import Examples
 from fedmia.signals.forward import evaluate
 from fedmia.signals.gradients import Route
 from fedmia.signals.identity import identify
-from fedmia.signals.routes import plan_route
+from fedmia.signals.routes import chunk_size, plan_route
 from fedmia.signals.store import Arrays, Layout, remember
 from fedmia.signals.weights import load, unit_directions
 from fedmia.transcript import Transcript
 
-_CHUNK = 256
 Float64 = NDArray[np.float64]
 Float32 = NDArray[np.float32]
 
@@ -154,6 +153,10 @@ class Signals:
         return identify(self._transcript, self._model, self._candidates)
 
     @cached_property
+    def _rows(self) -> int:
+        return chunk_size(self._model, self._x)
+
+    @cached_property
     def _global(self) -> Arrays:
         shape = (self._length + (self._final is not None), len(self._y))
         layout: Layout = {"loss": (shape, np.float64), "logit_gap": (shape, np.float64)}
@@ -220,4 +223,4 @@ class Signals:
                 arrays["inner"][t, columns, chunk] = (cosine * norm * lengths[:, None]).float()
 
     def _evaluate(self) -> tuple[Float64, Float64]:
-        return evaluate(self._model, self._x, self._y, _CHUNK)
+        return evaluate(self._model, self._x, self._y, self._rows)

@@ -1,0 +1,67 @@
+"""Small client apps for the pools' tests; a module of its own so that actors can import it."""
+
+import os
+import signal
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+
+def partition(context: Context) -> int:
+    return int(context.node_config["partition-id"])
+
+
+@dataclass(frozen=True)
+class Adding:
+    """Adds 1 + its own number to what it gets and counts its messages in ``context.state``.
+
+    ``trouble`` happens to the client of that number: raise, hang, die once, die always.
+    """
+
+    trouble: str = ""
+    who: int = 1
+    flag: str = ""
+
+    def __call__(self) -> ClientApp:
+        app = ClientApp()
+
+        @app.train()
+        def train(message: Message, context: Context) -> Message:
+            me = partition(context)
+            if me == self.who:
+                self._cause_trouble()
+            state = context.state.setdefault("count", ConfigRecord({"n": 0}))
+            state["n"] += 1
+            (values,) = message.content["arrays"].values()
+            values = values.numpy() + 1 + me
+            content = RecordDict(
+                {
+                    "arrays": ArrayRecord({"w": Array(values)}),
+                    "metrics": MetricRecord({"num-examples": 1, "count": state["n"]}),
+                }
+            )
+            message.content["arrays"]["w"] = Array(np.zeros(3))  # must not reach anybody else
+            return Message(content, reply_to=message)
+
+        return app
+
+    def _cause_trouble(self) -> None:
+        if self.trouble == "raise":
+            raise ZeroDivisionError("on purpose")
+        if self.trouble == "hang":
+            threading.Event().wait()
+        if self.trouble == "die always":
+            os._exit(1)
+        if self.trouble == "die once" and not Path(self.flag).exists():
+            Path(self.flag).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class Unbuildable:
+    def __call__(self) -> ClientApp:
+        raise LookupError("no data on this machine")

@@ -1,0 +1,248 @@
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+from fedmia.models.cnn import CNN
+from fedmia.models.mlp import MLP
+from fedmia.models.resnet18 import ResNet18
+from fedmia.signals.gradients import one_by_one, trainable, unit_residual, vectorised
+from fedmia.signals.layerwise import layerwise
+from fedmia.signals.routes import chunk_size, plan_route
+
+CLASSES = 4
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 6), nn.Linear(6, 6, bias=False)
+        self.head = nn.Linear(6, CLASSES)
+
+    def forward(self, x):
+        x = x + torch.tanh(self.first(x))
+        return self.head(x + torch.tanh(self.second(x)))
+
+
+class Tied(Residual):
+    def __init__(self):
+        super().__init__()
+        self.second.weight = self.first.weight
+
+
+class Shared(Residual):
+    def forward(self, x):
+        return self.head(torch.tanh(self.first(torch.tanh(self.first(x)))) + self.second(x))
+
+
+class Functional(Residual):
+    """Uses a layer's weight once more, past the layer: nothing but the numbers shows it."""
+
+    def forward(self, x):
+        x = torch.tanh(self.first(x)) + self.second(x)
+        return self.head(nn.functional.linear(x, self.first.weight))
+
+
+class Overwriting(Residual):
+    """Changes what the first layer read, after it read it, where autograd needs no copy of it."""
+
+    def forward(self, x):
+        x = x.clone()
+        hidden = self.first(x)
+        x.zero_()
+        return self.head(torch.tanh(hidden) + torch.tanh(self.second(hidden)))
+
+
+class Rows(nn.Module):
+    """Puts the sequence before the samples; with three steps it looks like three samples."""
+
+    def __init__(self):
+        super().__init__()
+        self.step, self.head = nn.Linear(3, 8), nn.Linear(8, CLASSES)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.step(x.transpose(0, 1))).mean(0))
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(3, 5, batch_first=True), nn.Linear(5, CLASSES)
+
+    def forward(self, x):
+        return self.head(self.lstm(x)[0][:, -1])
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(3, 8) for _ in range(3))
+        self.norm, self.head = nn.LayerNorm(8), nn.Linear(8, CLASSES)
+
+    def forward(self, x):
+        weights = torch.softmax(self.query(x) @ self.key(x).mT, -1)
+        return self.head(self.norm(weights @ self.value(x)).mean(1))
+
+
+class Branching(Residual):
+    """Looks at numbers to decide what to compute, which vmap refuses; no layer is always used."""
+
+    def forward(self, x):
+        return self.head(self.first(x) if x.sum() > 1e9 else self.second(x))
+
+
+def every_layer() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1, groups=2, stride=2),
+        nn.BatchNorm2d(4),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(4, 8, (3, 2), dilation=(1, 2), bias=False),
+        nn.InstanceNorm2d(8, affine=True),
+        nn.ReLU(inplace=True),
+        nn.GroupNorm(2, 8),
+        nn.Flatten(),
+        nn.Linear(32, 16),
+        nn.ReLU(inplace=True),
+        nn.BatchNorm1d(16),
+        nn.Linear(16, CLASSES),
+    )
+
+
+def frozen() -> nn.Module:
+    model = MLP(hidden=[8, 8])((6,), CLASSES)
+    model[1].requires_grad_(False)
+    model[3].bias.requires_grad_(False)
+    return model
+
+
+CASES = {
+    "mlp": (lambda: MLP(hidden=[16, 5])((6,), CLASSES), (6,), layerwise),
+    "cnn": (lambda: CNN(channels=[4, 6], hidden=8)((1, 8, 8), CLASSES), (1, 8, 8), layerwise),
+    "resnet18": (lambda: ResNet18(width=4, groups=2)((3, 8, 8), CLASSES), (3, 8, 8), layerwise),
+    "residual": (Residual, (6,), layerwise),
+    "single layer": (lambda: nn.Linear(6, CLASSES), (6,), layerwise),
+    "every layer, in-place ReLU": (every_layer, (2, 8, 8), layerwise),
+    "frozen layers": (frozen, (6,), layerwise),
+    "attention from linear layers": (Attention, (5, 3), layerwise),
+    "tied weights": (Tied, (6,), vectorised),
+    "a layer called twice": (Shared, (6,), vectorised),
+    "a weight used past its layer": (Functional, (6,), vectorised),
+    "samples in the second dimension": (Rows, (5, 3), vectorised),
+    "as many steps as samples in the check": (Rows, (3, 3), vectorised),
+    "a kind of layer without closed form": (
+        lambda: nn.Sequential(nn.Conv1d(2, 3, 2), nn.Flatten(), nn.Linear(9, CLASSES)),
+        (2, 4),
+        vectorised,
+    ),
+    "attention block": (
+        lambda: nn.Sequential(
+            nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), nn.Flatten(), nn.Linear(12, 4)
+        ),
+        (3, 4),
+        vectorised,
+    ),
+    "lstm": (Recurrent, (5, 3), vectorised),
+    "branching on numbers": (Branching, (6,), one_by_one),
+}
+
+
+def prepared(build, shape, n=9, directions=3):
+    torch.manual_seed(0)
+    model = build().eval()
+    for p in model.parameters():
+        p.data += 0.05 * torch.randn_like(p)
+    x, y = torch.randn(n, *shape), torch.randint(CLASSES, (n,))
+    raw = {k: torch.randn(directions, *p.shape) for k, p in trainable(model).items()}
+    length = torch.sqrt(sum(d.flatten(1).square().sum(1) for d in raw.values()))
+    scaled = {k: d / length.view(-1, *[1] * (d.ndim - 1)) for k, d in raw.items()}
+    return model, x, y, scaled
+
+
+def naive(model, x, y, directions):
+    """Return gradient norms and inner products from the cross-entropy itself, in float64."""
+    model = model.double()
+    norms, dots = [], []
+    for i in range(len(y)):
+        loss = nn.functional.cross_entropy(model(x[i : i + 1].double()), y[i : i + 1])
+        parameters = trainable(model)
+        pieces = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+        gradient = {k: g for k, g in zip(parameters, pieces, strict=True) if g is not None}
+        norms.append(torch.sqrt(sum(g.square().sum() for g in gradient.values())))
+        dots.append(sum((directions[k] * g).flatten(1).sum(1) for k, g in gradient.items()))
+    return torch.stack(norms), torch.stack(dots)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize(("build", "shape", "expected"), CASES.values(), ids=CASES.keys())
+def test_the_route_fits_the_model_and_agrees_with_the_naive_loop(build, shape, expected):
+    model, x, y, directions = prepared(build, shape)
+    route, rows = plan_route(model, x, y)
+    assert route is expected
+    lengths, norms, dots = route(model, x, y, directions)
+    norm, dot = naive(model, x, y, directions)
+    assert (norm > 0).all()
+    torch.testing.assert_close(lengths * norms, norm, rtol=1e-5, atol=0)
+    error = (lengths[:, None] * dots - dot).abs() / norm[:, None]
+    assert error.max() < 1e-5
+    assert rows >= 1
+
+
+@pytest.mark.parametrize("route", [layerwise, vectorised, one_by_one])
+def test_every_route_gives_the_numbers_worked_out_by_hand(route):
+    model = nn.Linear(2, 2)
+    nn.init.zeros_(model.weight)
+    nn.init.zeros_(model.bias)
+    directions = {
+        "weight": torch.tensor([[[1.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 1.0]]]),
+        "bias": torch.tensor([[0.0, 0.0], [0.0, 2.0]]),
+    }
+    # p = (1/2, 1/2), so ∂ℓ/∂z = (-1/2, 1/2); ∂ℓ/∂W = (-1/2, 1/2) ⊗ (3, 4), ∂ℓ/∂b = (-1/2, 1/2).
+    length, norm, dots = route(model, torch.tensor([[3.0, 4.0]]), torch.tensor([0]), directions)
+    assert (length * norm).item() == pytest.approx((0.5 * (25 + 1)) ** 0.5)
+    assert (length[:, None] * dots).tolist() == [pytest.approx([-1.5, 2.0 + 1.0])]
+
+
+def test_a_residual_too_small_for_a_probability_keeps_its_direction():
+    length, unit = unit_residual(torch.tensor([[90.0, 0.0, 0.0]]), torch.tensor([0]))
+    assert length.item() == pytest.approx(6**0.5 * 2.718281828459045**-90, rel=1e-6)
+    assert unit.tolist() == [pytest.approx([-2 / 6**0.5, 1 / 6**0.5, 1 / 6**0.5])]
+
+
+def test_a_residual_of_zero_has_no_direction():
+    length, unit = unit_residual(torch.tensor([[5000.0, 0.0]]), torch.tensor([0]))
+    assert length.item() == 0
+    assert unit.tolist() == [[0.0, 0.0]]
+
+
+def test_an_input_overwritten_later_is_not_read_as_what_the_layer_saw():
+    model, x, y, directions = prepared(Overwriting, (6,))
+    model.first.weight.requires_grad_(False)  # else autograd itself refuses the model
+    del directions["first.weight"]
+    with pytest.raises(ValueError, match="layer first is not one unchanged row a sample"):
+        layerwise(model, x, y, directions)
+
+
+def test_the_slow_route_is_never_taken_silently(caplog):
+    model, x, y, _ = prepared(Branching, (6,))
+    with caplog.at_level(logging.INFO):
+        plan_route(model, x, y)
+    assert "route 'layerwise' is not for this model" in caplog.text
+    assert "one backward pass per candidate, which is slow" in caplog.text
+
+
+def test_hooks_are_removed_even_when_the_route_fails():
+    for build in (Residual, Shared):
+        model, x, y, _ = prepared(build, (6,))
+        plan_route(model, x, y)
+        assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_larger_samples_go_through_fewer_at_a_time():
+    small, large = (chunk_size(CNN()((3, s, s), 10), torch.randn(4, 3, s, s)) for s in (8, 96))
+    assert small > 8 * large >= 8
+
+
+def test_per_sample_gradients_count_where_a_route_builds_them():
+    model, x = nn.Linear(1000, 1000), torch.randn(4, 1000)
+    assert chunk_size(model, x, vectorised) < 10 < chunk_size(model, x, layerwise)
