@@ -42,12 +42,13 @@ class Targets:
 def targets(stage: Stage, view: View, nodes: Mapping[int, int]) -> Targets:
     """Return each client whose update was seen or, at other vantages, the federation as one.
 
-    Members of a client that was never seen are nobody's targets; at vantage ``participant`` the
-    curious client's own records are left out.
+    Where no update was seen at all, as after a failure, every client is. Members of a client
+    that was never seen are nobody's targets; at vantage ``participant`` the curious client's own
+    records are left out.
     """
     owner = stage.candidates.owner
     if stage.observer.kind.per_client:
-        seen = sorted((nodes[n], n) for n in view.transcript.node_ids)
+        seen = sorted((nodes[n], n) for n in view.transcript.node_ids or nodes)
         clients = tuple(client for client, _ in seen)
         rows = np.full(stage.config.num_clients + 1, -2)
         rows[list(clients)] = np.arange(len(clients))
@@ -151,7 +152,9 @@ def _curve(
         return None
     points = []
     for rounds in np.unique(np.linspace(1, total, min(total, _CURVE_POINTS)).round().astype(int)):
-        early = View(view.transcript, view.signals.until(int(rounds)))
+        # after all rounds, the model that came out of the last one is known as well
+        signals = view.signals if rounds == total else view.signals.until(int(rounds))
+        early = View(view.transcript, signals)
         entry: dict[str, Any] = {"round": view.transcript.rounds[rounds - 1], "auc": None}
         points.append(entry)
         try:
@@ -164,7 +167,7 @@ def _curve(
 
 def _pooled_auc(scores: NDArray[np.float64], owner: NDArray[np.int64]) -> float:
     mine = owner == np.arange(len(scores))[:, None]
-    compared = mine | (owner == -1)
+    compared = (mine | (owner == -1)) & mine.any(axis=1, keepdims=True)
     return auc(scores[compared], mine[compared])
 
 

@@ -12,6 +12,7 @@ from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
 from fedmia.arrays import to_params, to_record
+from fedmia.errors import ConfigError
 from fedmia.observe import (
     DivergedError,
     EveryClientFailedError,
@@ -48,17 +49,25 @@ class Training:
     failure: str | None = None
 
 
-def ask_nodes(grid: Grid, num_clients: int) -> dict[int, int]:
+def ask_nodes(grid: Grid, num_clients: int, wait_s: float = 60.0) -> dict[int, int]:
     """Wait for all clients and return which client number each node has.
 
     Asked before the observed federation starts, so the answers are in no transcript.
 
     Raises
     ------
+    ConfigError
+        If too few nodes connect.
     RuntimeError
         If a node does not answer or two nodes give the same number.
     """
+    deadline = time.monotonic() + wait_s
     while len(ids := sorted(grid.get_node_ids())) < num_clients:
+        if time.monotonic() > deadline:
+            raise ConfigError(
+                f"num_clients={num_clients}: expected at most {len(ids)}, the nodes that connected "
+                f"within {wait_s:g} s"
+            )
         time.sleep(_POLL_S)
     messages = [Message(RecordDict(), node_id, "query.partition") for node_id in ids]
     nodes: dict[int, int] = {}

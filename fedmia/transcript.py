@@ -148,6 +148,8 @@ class Transcript(Sequence[Observation]):
     @property
     def node_ids(self) -> tuple[int, ...]:
         """Every node whose update was seen at least once, in ascending order."""
+        if Capability.CLIENT_UPDATES not in self.shows:
+            return ()
         seen = (self._seen(file) for file in self._files)
         return tuple(sorted({update.node_id for s in seen if s for update in s.updates}))
 

@@ -22,6 +22,15 @@ def column_of(view: View, target: int | None) -> int:
 
 
 def over_rounds(view: View, signal: NDArray[Any], target: int | None) -> NDArray[np.float64]:
-    """Return a signal (rounds, clients, n) of one target as (rounds it took part in, n)."""
-    series = np.asarray(signal[:, column_of(view, target)], dtype=np.float64)
-    return series[view.signals.present[:, column_of(view, target)]]
+    """Return a signal (rounds, clients, n) of one target as (rounds it took part in, n).
+
+    Raises
+    ------
+    NotApplicableError
+        As :func:`column_of`, or if the target took part in none of the rounds.
+    """
+    k = column_of(view, target)
+    present = view.signals.present[:, k]
+    if not present.any():
+        raise NotApplicableError("needs a round in which the target took part")
+    return np.asarray(signal[:, k], dtype=np.float64)[present]

@@ -97,7 +97,7 @@ def test_equal_headers_do_not_mix_up_arrays_of_equal_size():
 
 
 def test_objects_are_refused_and_not_sent_as_addresses():
-    with pytest.raises(ValueError, match="[Oo]bject"):
+    with pytest.raises(ValueError, match=r"[Oo]bject"):
         encode(np.array([{"a": 1}], dtype=object))
 
 

@@ -40,7 +40,7 @@ def test_a_missing_or_broken_node_list_is_one_line_with_its_name(tmp_path, conte
     else:
         file.write_bytes(content)
 
-    with pytest.raises(ConfigError, match="nodes.json") as caught:
+    with pytest.raises(ConfigError, match=r"nodes\.json") as caught:
         Truth.load(tmp_path)
 
     assert "\n" not in str(caught.value)
@@ -49,5 +49,5 @@ def test_a_missing_or_broken_node_list_is_one_line_with_its_name(tmp_path, conte
 def test_a_missing_split_is_named(tmp_path):
     (tmp_path / "nodes.json").write_text(json.dumps({"1": 0}))
 
-    with pytest.raises(ConfigError, match="split.npz"):
+    with pytest.raises(ConfigError, match=r"split\.npz"):
         Truth.load(tmp_path)
