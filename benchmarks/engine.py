@@ -31,8 +31,8 @@ from fedmia.grid.ray import Ray
 from fedmia.grid.serial import Serial
 from fedmia.models.mlp import MLP
 from fedmia.observe import ObservedGrid
-from fedmia.records import Examples, Observation
 from fedmia.recording import ask_nodes
+from fedmia.records import Examples, Observation
 from fedmia.runlog import quiet
 from fedmia.training import FlatModel, LocalSGD
 
@@ -77,9 +77,7 @@ def plain_loop(model: nn.Module, shards: Sequence[Examples], rounds: int) -> lis
     return seconds
 
 
-def federated(
-    pool: Pool, model: nn.Module, shards: Sequence[Examples], rounds: int
-) -> list[float]:
+def federated(pool: Pool, model: nn.Module, shards: Sequence[Examples], rounds: int) -> list[float]:
     """The same through Flower's strategy and messages, on a pool."""
     trainer = LocalSGD(local_epochs=STEPS, batch_size=SAMPLES)
     clients = Federation(Honest(), (), model, trainer, shards, seed=0)
@@ -138,7 +136,9 @@ def main() -> None:
                 measured.get("plain", np.inf), steady(plain_loop(model, shards, WARM + 5))
             )
         row = "".join(f"{measured[p]:10.4f}" for p in ["plain", *arguments.pools])
-        ratios = [f"ray/plain {measured['ray'] / measured['plain']:.2f}"] if "ray" in measured else []
+        ratios = (
+            [f"ray/plain {measured['ray'] / measured['plain']:.2f}"] if "ray" in measured else []
+        )
         if {"ray", "flower"} <= set(measured):
             ratios.append(f"flower/ray {measured['flower'] / measured['ray']:.1f}")
         print(f"{num_clients:7d}  {row}   {', '.join(ratios)}", flush=True)

@@ -123,7 +123,15 @@ def run(
         codes.append(0 if result["status"] == "ok" else 1)
         print(run_dir.resolve(), flush=True)
 
-    config.launch(job, overrides, ["--multirun"] if multirun else [], dirs)
+    try:
+        config.launch(job, overrides, ["--multirun"] if multirun else [], dirs)
+    except KeyboardInterrupt:
+        _complain(
+            "interrupted; complete rounds are kept and can be attacked: fedmia attack RUN_DIR"
+        )
+        if folders:
+            print(folders[-1].resolve(), flush=True)
+        raise typer.Exit(130) from None
     if multirun and folders:
         print(folders[0].resolve().parent, flush=True)
     if any(codes):
@@ -187,7 +195,7 @@ def report(
         _show(found[0])
     else:
         Console().print(comparison_table(found))
-    page = output or dirs[0] / "report.html"
+    page = output or dirs[0] / ("report.html" if len(found) == 1 else "comparison.html")
     try:
         page.write_text(render(found[0] if len(found) == 1 else found), encoding="utf-8")
     except OSError as error:

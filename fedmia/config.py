@@ -4,7 +4,9 @@ Whatever a user gets wrong becomes a :class:`ConfigError` of one line that names
 value and what is allowed.
 """
 
+import copy
 import difflib
+import importlib
 import inspect
 import itertools
 import re
@@ -22,7 +24,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException, InstantiationException
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -183,6 +185,9 @@ def build(config: DictConfig, key: str, **extra: Any) -> Any:
     if node is None:
         return None
     _check_plugin(key, node)
+    node = copy.deepcopy(node)
+    for group in _GROUPS:
+        node.pop(group, None)
     try:
         return instantiate(node, _convert_="all", **extra)
     except InstantiationException as error:
@@ -275,6 +280,8 @@ def _plugins(node: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
         if "_target_" in node:
             yield path, node
         for key in map(str, node):
+            if OmegaConf.is_missing(node, key):
+                continue
             yield from _plugins(node[key], f"{path}.{key}" if path else key)
 
 
@@ -284,14 +291,14 @@ def _check_plugin(path: str, node: Any) -> None:
         raise ConfigError(f"{path}={node}: expected a plug-in, a mapping with the key _target_")
     schema, open_ended = _schema(path, node._target_)
     names = list(schema.__dataclass_fields__)
-    given = {str(k): v for k, v in node.items()}
-    given = {k: v for k, v in given.items() if not k.startswith("_") and k not in _GROUPS}
+    keys = [k for k in map(str, node) if not k.startswith("_") and k not in _GROUPS]
+    given = {k: "???" if OmegaConf.is_missing(node, k) else node[k] for k in keys}
     for key, value in given.items():
         if key not in names:
             if open_ended:
                 continue
             raise ConfigError(_unknown(key, path, names))
-        if value == "???" or OmegaConf.is_missing(node, key):
+        if value == "???":
             raise ConfigError(f"{path}.{key}=???: expected a value")
         if key in _BOUNDS and isinstance(value, int | float):
             allowed, text = _BOUNDS[key]
@@ -316,7 +323,7 @@ _GROUPS = ("defenses", "attackers")
 def _schema(path: str, target: str) -> tuple[Any, bool]:
     """Return the constructor of a target as a dataclass, and whether it takes any keyword."""
     try:
-        made = get_object(target)
+        made = _locate(target)
     except Exception as error:
         reason = " ".join(str(error).split())
         raise ConfigError(
@@ -341,6 +348,14 @@ def _schema(path: str, target: str) -> tuple[Any, bool]:
     return make_dataclass(made.__name__, fields, kw_only=True), open_ended
 
 
+def _locate(target: str) -> Any:
+    """Import what a ``_target_`` names; Hydra's own look-up also logs what it cannot find."""
+    module, _, name = target.rpartition(".")
+    if not module:
+        raise ImportError("a name with its module is needed, e.g. package.module.Class")
+    return getattr(importlib.import_module(module), name)
+
+
 def _plain(hint: Any) -> Any:
     """Return the annotation if OmegaConf can check it, else ``Any``."""
     if hint in _PLAIN:
@@ -363,8 +378,7 @@ def _explain(error: Exception, overrides: Sequence[str], config_dirs: Sequence[P
         said = f" (did you mean {hint[0]}?)" if hint else ""
         return f"{group}={option}: expected one of {', '.join(allowed) or 'none'}{said}"
     if "Error parsing override" in text or "mismatched input" in text or "no viable" in text:
-        culprit = next((o for o in overrides if "=" not in o or f"'{o}'" in text), None)
-        culprit = culprit or " ".join(overrides)
+        culprit = next((o for o in overrides if not _parses(o)), " ".join(overrides))
         return f"{culprit}: expected key=value in Hydra's override syntax"
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
@@ -374,7 +388,8 @@ def _explain(error: Exception, overrides: Sequence[str], config_dirs: Sequence[P
         )
         if "not in" in str(cause):
             parent, _, leaf = key.rpartition(".")
-            node = OmegaConf.select(compose((), config_dirs), parent) if parent else Config()
+            chosen = [o for o in overrides if o.partition("=")[0] in groups(config_dirs)]
+            node = OmegaConf.select(compose(chosen, config_dirs), parent) if parent else Config()
             known = list(node if isinstance(node, DictConfig) else Config.__dataclass_fields__)
             return _unknown(leaf, parent, [str(k) for k in known if not str(k).startswith("_")])
         return f"{key}={value}: expected {_wanted(cause)}"
@@ -384,9 +399,17 @@ def _explain(error: Exception, overrides: Sequence[str], config_dirs: Sequence[P
     return " ".join(text.split())
 
 
+def _parses(override: str) -> bool:
+    try:
+        OverridesParser.create().parse_overrides([override])
+    except HydraException:
+        return False
+    return True
+
+
 def _unknown(key: str, parent: str, known: Sequence[str]) -> str:
     path = f"{parent}.{key}" if parent else key
-    hint = difflib.get_close_matches(key, known, 1)
+    hint = difflib.get_close_matches(key, known, 1, cutoff=0.7)
     said = f"did you mean {hint[0]}? " if hint else ""
     return f"{path}: unknown key; {said}expected one of {', '.join(known) or 'none'}"
 

@@ -204,7 +204,12 @@ def _document(stage: Stage, measured: Measured, who: Targets) -> dict[str, Any]:
     others = members * (len(who.nodes) - 1) if len(who.nodes) > 1 else 0
     nonmembers = int((owner == -1).sum())
     rng = generator(stage.seed, "audit")
-    bound = audit.epsilon_from_attacks(measured.scores, who.owner, 0.0, _CONFIDENCE, rng)
+    bound, ceiling = None, None
+    if measured.scores:
+        bound = audit.epsilon_from_attacks(measured.scores, who.owner, 0.0, _CONFIDENCE, rng)
+        # The bound spends half of the records on its threshold and is valid for all attacks.
+        each = 1 - (1 - _CONFIDENCE) / len(measured.scores)
+        ceiling = audit.epsilon_ceiling(max(members // 2, 1), max(nonmembers // 2, 1), 0.0, each)
     return {
         "schema": results.SCHEMA,
         "key": results.config_key(plain),
@@ -226,8 +231,8 @@ def _document(stage: Stage, measured: Measured, who: Targets) -> dict[str, Any]:
         "privacy": {
             "epsilon_claimed": None,
             "delta": None,
-            "epsilon_lower_bound": bound if measured.scores else None,
-            "epsilon_ceiling": audit.epsilon_ceiling(members, nonmembers, 0.0, _CONFIDENCE),
+            "epsilon_lower_bound": bound,
+            "epsilon_ceiling": ceiling,
             "confidence": _CONFIDENCE,
         },
         "notes": _notes(stage),
@@ -240,7 +245,7 @@ def _notes(stage: Stage) -> list[str]:
         notes.append(f"{noise:.0%} of all labels were re-drawn uniformly, held-out ones included")
     wanted, got = stage.config.candidates.nonmembers, len(stage.split.nonmembers)
     if got < wanted:
-        notes.append(f"{got} held-out records instead of {wanted}: the data set has no more")
+        notes.append(f"{got} held-out records instead of {wanted}: the rarest class has no more")
     if stage.config.candidates.null_run:
         notes.append("null run: nobody trained on any candidate, so every AUC should be 0.5")
     return notes

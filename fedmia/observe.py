@@ -12,9 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
-from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 from numpy.typing import NDArray
 
 from fedmia.arrays import to_params
@@ -172,11 +170,11 @@ class ObservedGrid(Grid):
         self.faults: list[Fault] = []
 
     @property
-    def run(self) -> Run:
+    def run(self) -> Any:
         """Run information."""
         return self._grid.run
 
-    def set_run(self, run: Run) -> None:
+    def set_run(self, run: Any) -> None:
         """Set the run of the inner grid."""
         self._grid.set_run(run)
 
@@ -188,7 +186,7 @@ class ObservedGrid(Grid):
         """Return the node ids of the inner grid."""
         return self._grid.get_node_ids()
 
-    def get_nodes(self) -> Iterable[NodeInfo]:
+    def get_nodes(self) -> Iterable[Any]:
         """Return the nodes of the inner grid."""
         return self._grid.get_nodes()
 

@@ -16,7 +16,8 @@ def difference(after: Params, before: Params) -> dict[str, NDArray[Any]]:
     """Return ``after − before`` by name; a boolean that flips changes by 1 or −1 (int8)."""
     changes = {}
     for name, value in after.items():
-        dtype = np.int8 if value.dtype == np.bool_ else None
+        both = np.result_type(value, before[name])  # an average of booleans is no boolean
+        dtype = np.int8 if both == np.bool_ else None
         changes[name] = np.asarray(np.subtract(value, before[name], dtype=dtype))
     return changes
 

@@ -98,7 +98,7 @@ class FedMIA(Attack):
             limit = median + 3 * 1.4826 * np.median(np.abs(M_out - median), axis=0)
         else:
             limit = np.full(M_out.shape[1], np.inf)
-        # a value at the limit but for rounding is within it: equal values are no outliers
+        # one of ten others can lie at 3σ exactly, where rounding must not decide
         within = (M_out <= limit) | np.isclose(M_out, limit, rtol=1e-9, atol=0)
         kept = np.where(within, M_out, np.nan)
         return np.nanmean(kept, axis=0), np.maximum(np.nanvar(kept, axis=0), _VARIANCE_FLOOR)

@@ -68,7 +68,7 @@ class Flower(Pool):
             _save(client_app, file)
             run_simulation(
                 server_app=server_app,
-                client_app=_light_app(str(file)),
+                client_app=_Light(str(file)),
                 num_supernodes=num_clients,
                 backend_config={
                     "client_resources": {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus}
@@ -94,19 +94,17 @@ def _load(file: str) -> ClientApp:
     return factory()
 
 
-def _light_app(file: str) -> ClientApp:
-    """Return an app that loads the clients once per process, not with every message."""
-    app = ClientApp()
+class _Light(ClientApp):
+    """An app that loads the clients once per process: the stock pool pickles it per message."""
 
-    def forward(message: Message, context: Context) -> Message:
+    def __init__(self, file: str) -> None:
+        super().__init__()
+        self._file = file
+
+    def __call__(self, message: Message, context: Context) -> Message:
         try:
-            return _load(file)(message, context)
+            return _load(self._file)(message, context)
         except Exception as error:
             partition = context.node_config["partition-id"]
             where = f"client {partition}, round {round_of(message)}"
             return refuse(message, f"{where}: {type(error).__name__}: {error}")
-
-    app.train()(forward)
-    app.evaluate()(forward)
-    app.query()(forward)
-    return app

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -90,11 +91,19 @@ def unmeasured(comparison: Comparison) -> list[str]:
 
 def _outcome_table(outcomes: Sequence[Outcome], title: str, first: str) -> Table:
     fpr = wording.table_fpr(outcomes)
-    table = Table(title=title, title_justify="left")
+    table = Table(
+        title=title,
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
     table.add_column(first, no_wrap=True)
     table.add_column("vantage", overflow="fold")
-    for heading in ("AUC [CI]", wording.tpr_label(fpr), "balanced acc.", "seconds"):
-        table.add_column(Text(heading), justify="right")
+    for heading in ("AUC [CI]", wording.tpr_label(fpr), "bal. acc.", "seconds"):
+        table.add_column(Text(heading), justify="right", no_wrap=True)
+    reasons = Text()
     for outcome in outcomes:
         # Names and reasons are data, not markup: they go in as Text.
         lead = [Text(outcome["name"]), Text(outcome["vantage"])]
@@ -108,6 +117,10 @@ def _outcome_table(outcomes: Sequence[Outcome], title: str, first: str) -> Table
             )
         else:
             failed = outcome["status"] == "failed"
-            words = outcome["status"].replace("_", " ") + ": " + outcome["reason"]
-            table.add_row(*lead, Text(words, justify="left"), style="red" if failed else "dim")
+            words, style = outcome["status"].replace("_", " "), "red" if failed else "dim"
+            table.add_row(*lead, Text(words), style=style)
+            reasons.append(f"{outcome['name']}: {outcome['reason']}\n", style=style)
+    if reasons:
+        reasons.rstrip()
+        table.caption = reasons
     return table

@@ -185,7 +185,6 @@ def test_low_values_are_not_taken_for_other_members(outlier_filter):
 @pytest.mark.parametrize("others", [2, 3, 9, 11, 49])
 @pytest.mark.parametrize("outlier_filter", ["three_sigma", "mad", "none"])
 def test_equal_values_are_no_outliers_of_each_other(others, value, outlier_filter):
-    # the mean of equal numbers may round to below them
     assert filtered([value] * others, value, outlier_filter) == pytest.approx(0.5, abs=1e-4)
 
 
