@@ -78,7 +78,7 @@ def plain_loop(model: nn.Module, shards: Sequence[Examples], rounds: int) -> lis
 
 
 def federated(pool: Pool, model: nn.Module, shards: Sequence[Examples], rounds: int) -> list[float]:
-    """The same through Flower's strategy and messages, on a pool."""
+    """Do the same through Flower's strategy and messages, on a pool."""
     trainer = LocalSGD(local_epochs=STEPS, batch_size=SAMPLES)
     clients = Federation(Honest(), (), model, trainer, shards, seed=0)
     seconds: list[float] = []

@@ -186,6 +186,7 @@ def build(config: DictConfig, key: str, **extra: Any) -> Any:
         return None
     _check_plugin(key, node)
     node = copy.deepcopy(node)
+    OmegaConf.set_struct(node, False)
     for group in _GROUPS:
         node.pop(group, None)
     try:

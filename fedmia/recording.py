@@ -1,5 +1,6 @@
 """Train a federation under observation: strategy, grid, vantage and transcript put together."""
 
+import logging
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +32,8 @@ OnRound = Callable[[int, float | None], None]
 
 _POLL_S = 0.1
 
+log = logging.getLogger(__name__)
+
 
 @dataclass
 class Training:
@@ -57,7 +60,7 @@ def ask_nodes(grid: Grid, num_clients: int, wait_s: float = 60.0) -> dict[int, i
     Raises
     ------
     ConfigError
-        If too few nodes connect.
+        If too few or too many nodes connect.
     RuntimeError
         If a node does not answer or two nodes give the same number.
     """
@@ -69,6 +72,8 @@ def ask_nodes(grid: Grid, num_clients: int, wait_s: float = 60.0) -> dict[int, i
                 f"within {wait_s:g} s"
             )
         time.sleep(_POLL_S)
+    if len(ids) > num_clients:
+        raise ConfigError(f"num_clients={num_clients}: expected {len(ids)}, the nodes connected")
     messages = [Message(RecordDict(), node_id, "query.partition") for node_id in ids]
     nodes: dict[int, int] = {}
     for reply in grid.send_and_receive(messages):
@@ -129,6 +134,9 @@ def train(stage: Stage, grid: Grid, run_dir: Path, on_round: OnRound) -> Trainin
         training.failure = f"training diverged: client {nodes[error.node_id]}, {error}"
     except (EveryClientFailedError, ArithmeticError) as error:
         training.failure = str(error)
+    except Exception as error:
+        log.exception("training stopped after round %d", training.rounds)
+        training.failure = f"after round {training.rounds}: {type(error).__name__}: {error}"
     training.faults = observed.faults
     if training.failure is None and vantage.view(Observation(0, training.params, ())):
         writer.finish(training.params)

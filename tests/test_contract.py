@@ -1,6 +1,7 @@
 """What every plug-in must honour, found by walking ``conf/``: nobody edits this file to add one."""
 
 import inspect
+import re
 
 import pytest
 from hydra.utils import get_object
@@ -19,6 +20,7 @@ SMALL = [
     "num_clients=4",
     "candidates.nonmembers=30",
     "metrics.bootstrap=100",
+    "train.local_epochs=1",
 ]
 
 
@@ -56,11 +58,14 @@ class TestEveryOption:
         assert config.description(group, option)
 
     def test_composes_or_says_what_is_missing(self, group, option):
-        try:
+        missing = [
+            v for node in plugins(group, option).values() for v in node.values() if v == "???"
+        ]
+        if missing:
+            with pytest.raises(ConfigError, match=rf"^{group}\.\w+=\?\?\?: expected a value$"):
+                config.compose([f"{group}={option}"])
+        else:
             config.compose([f"{group}={option}"])
-        except ConfigError as error:
-            assert str(error).startswith(f"{group}.")
-            assert str(error).endswith("expected a value")
 
     def test_runs_or_says_in_one_line_why_not(self, group, option, tmp_path):
         overrides = [f"{group}={option}", f"output_dir={tmp_path}", *SMALL]
@@ -68,14 +73,14 @@ class TestEveryOption:
             overrides.remove("pool=serial")
         if group == "dataset":
             overrides += ["partition=iid", "partition.samples_per_client=6"]
+        refusal = None
         try:
             settings = config.compose(overrides)
             stage = experiment.check(settings)
         except ConfigError as error:
-            assert "\n" not in str(error)
-            assert str(error).startswith(
-                (group, f"{group}.", "candidates.", "num_clients", "model")
-            )
+            refusal = str(error)
+        if refusal is not None:
+            assert re.fullmatch(rf"({group}|candidates|num_clients)\S*=.*: expected .*", refusal)
             return
         result = experiment.run(settings, tmp_path / "run", stage=stage)
         assert result["status"] == "ok", result["reason"]

@@ -30,8 +30,8 @@ def rounds(grid: Grid, num_rounds: int = 3) -> list[list[Message]]:
     return [list(grid.send_and_receive(wave(grid, r))) for r in range(1, num_rounds + 1)]
 
 
-def run(pool, app=Adding(), main=rounds):
-    return pool.run(app, NUM_CLIENTS, 7, main)
+def run(pool, app=None, main=rounds):
+    return pool.run(app or Adding(), NUM_CLIENTS, 7, main)
 
 
 def told(replies: list[Message]) -> list[object]:

@@ -22,22 +22,31 @@ def line(text: str, start: str) -> str:
 def test_an_attack_is_one_line_with_its_figures(changed) -> None:
     result = changed({"attacks.1.auc": 0.853, "attacks.1.auc_ci": [0.8234, 0.8831]})
     text = printed(attack_table(result))
-    cells = [cell.strip() for cell in line(text, "loss_series").strip("│").split("│")]
-    assert cells == ["loss_series", "server", "0.853 [0.823, 0.883]", "12.3%", "0.701", "0.42"]
+    cells = line(text, "loss_series").split()
+    assert cells == [
+        "loss_series",
+        "server",
+        "0.853",
+        "[0.823,",
+        "0.883]",
+        "12.3%",
+        "0.701",
+        "0.42",
+    ]
     assert "AUC [CI]" in text
     assert "TPR@1%FPR" in text
 
 
 def test_a_rate_that_cannot_be_resolved_is_a_dash(changed) -> None:
     result = changed({"attacks.1.tpr_at_fpr": {"0.01": None}})
-    cells = line(printed(attack_table(result)), "loss_series").split("│")
-    assert cells[4].strip() == "–"
+    cells = line(printed(attack_table(result)), "loss_series").split()
+    assert cells[5] == "–"
 
 
 def test_attacks_without_numbers_give_their_reason_dim_or_red(result: Result) -> None:
     plain = printed(attack_table(result))
-    assert "not applicable: needs client updates, secagg shows only their sum" in plain
-    assert "failed: NaN in the update of client 3 in round 7" in plain
+    assert "fedmia: needs client updates, secagg shows only their sum" in plain
+    assert "broken: NaN in the update of client 3 in round 7" in plain
     coloured = printed(attack_table(result), colour=True)
     assert "\x1b[2mfedmia" in coloured
     assert "\x1b[31mbroken" in coloured
