@@ -7,9 +7,10 @@ of SGD with momentum; every update is decoded and handed to the observer.
 """
 
 import argparse
+import copy
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -53,13 +54,13 @@ def workload(num_clients: int) -> tuple[nn.Module, list[Examples]]:
     ]
 
 
-def plain_loop(model: nn.Module, shards: Sequence[Examples], rounds: int) -> list[float]:
-    """One core, no federation: what a script would do with ``torch.optim.SGD``."""
+def plain_loop(model: nn.Module, shards: Sequence[Examples]) -> Iterator[float]:
+    """Yield the seconds of each round of what a script would do with ``torch.optim.SGD``."""
     torch.set_num_threads(1)
+    model = copy.deepcopy(model)
     data = [(torch.from_numpy(s.x), torch.from_numpy(s.y)) for s in shards]
     weights = {k: v.clone() for k, v in model.state_dict().items()}
-    seconds = []
-    for _ in range(rounds):
+    while True:
         start = time.perf_counter()
         mean = {k: torch.zeros_like(v) for k, v in weights.items()}
         for x, y in data:
@@ -73,15 +74,18 @@ def plain_loop(model: nn.Module, shards: Sequence[Examples], rounds: int) -> lis
             for name, value in model.state_dict().items():
                 mean[name] += value / len(data)
         weights = mean
-        seconds.append(time.perf_counter() - start)
-    return seconds
+        yield time.perf_counter() - start
 
 
-def federated(pool: Pool, model: nn.Module, shards: Sequence[Examples], rounds: int) -> list[float]:
-    """Do the same through Flower's strategy and messages, on a pool."""
+def side_by_side(
+    pool: Pool, model: nn.Module, shards: Sequence[Examples], rounds: int
+) -> tuple[list[float], list[float]]:
+    """Return seconds of rounds on a pool and of the plain loop, taken in turn."""
     trainer = LocalSGD(local_epochs=STEPS, batch_size=SAMPLES)
     clients = Federation(Honest(), (), model, trainer, shards, seed=0)
+    plain = plain_loop(model, shards)
     seconds: list[float] = []
+    beside: list[float] = []
 
     def main(grid: Grid) -> None:
         ask_nodes(grid, len(shards))
@@ -93,10 +97,10 @@ def federated(pool: Pool, model: nn.Module, shards: Sequence[Examples], rounds: 
 
         def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
             nonlocal clock
-            now = time.perf_counter()
             if server_round:
-                seconds.append(now - clock)
-            clock = now
+                seconds.append(time.perf_counter() - clock)
+                beside.append(next(plain))
+            clock = time.perf_counter()
             return None
 
         strategy = FedAvg(fraction_evaluate=0.0, min_available_nodes=len(shards))
@@ -109,7 +113,7 @@ def federated(pool: Pool, model: nn.Module, shards: Sequence[Examples], rounds: 
         assert seen == [len(shards)] * rounds, "an update is missing"
 
     pool.run(clients, len(shards), 0, main)
-    return seconds
+    return seconds, beside
 
 
 def steady(seconds: Sequence[float]) -> float:
@@ -120,28 +124,20 @@ def steady(seconds: Sequence[float]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clients", type=int, nargs="+", default=[10, 50, 200])
-    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=24)
     parser.add_argument("--pools", nargs="+", default=["ray", "serial", "flower"], choices=POOLS)
     arguments = parser.parse_args()
     quiet()
-    print("clients  " + "".join(f"{p:>10}" for p in ["plain", *arguments.pools]) + "   ratios")
+    print("clients     pool    s/round     plain  pool/plain")
     for num_clients in arguments.clients:
         model, shards = workload(num_clients)
-        measured: dict[str, float] = {}
         for name in arguments.pools:
-            rounds = arguments.rounds if name != "flower" else max(WARM + 3, arguments.rounds // 2)
-            measured[name] = steady(federated(POOLS[name](), model, shards, rounds))
-            # beside each pool, so that both saw the same machine
-            measured["plain"] = min(
-                measured.get("plain", np.inf), steady(plain_loop(model, shards, WARM + 5))
+            rounds = WARM + arguments.rounds // (3 if name == "flower" else 1)
+            pool, plain = map(steady, side_by_side(POOLS[name](), model, shards, rounds))
+            print(
+                f"{num_clients:7d}  {name:>7}{pool:10.4f}{plain:10.4f}{pool / plain:12.2f}",
+                flush=True,
             )
-        row = "".join(f"{measured[p]:10.4f}" for p in ["plain", *arguments.pools])
-        ratios = (
-            [f"ray/plain {measured['ray'] / measured['plain']:.2f}"] if "ray" in measured else []
-        )
-        if {"ray", "flower"} <= set(measured):
-            ratios.append(f"flower/ray {measured['flower'] / measured['ray']:.1f}")
-        print(f"{num_clients:7d}  {row}   {', '.join(ratios)}", flush=True)
 
 
 if __name__ == "__main__":

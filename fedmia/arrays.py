@@ -1,8 +1,8 @@
-"""Between Flower's serialised arrays and numpy, without parsing a header twice.
+"""Between Flower's serialised arrays and numpy, without serialising what nobody reads as bytes.
 
-Flower stores each array as the bytes of an ``.npy`` file. Its header repeats what the ``Array``
-already says of dtype and shape, so both directions can go around ``numpy.save`` and
-``numpy.load``; what is not a plain C-ordered little-endian array takes the ordinary road.
+Flower stores each array as the bytes of an ``.npy`` file. Between processes of one machine that
+is two copies and a parsed header too many, so what is encoded here keeps its values and makes
+the bytes when a real channel (or anybody else) asks for them.
 """
 
 from functools import lru_cache
@@ -28,17 +28,48 @@ def _header(dtype: str, shape: tuple[int, ...]) -> bytes:
     return buffer.getvalue()
 
 
+class LazyArray(Array):
+    """A Flower array that holds values, read-only, and serialises them when ``data`` is read.
+
+    Pickle protocol 5 carries the values out of band: Ray maps them from shared memory instead of
+    copying them.
+    """
+
+    def __init__(self, values: NDArray[Any]) -> None:
+        self.dtype = str(values.dtype)
+        self.shape = values.shape
+        self.stype = _STYPE
+        self.values = values
+        values.flags.writeable = False
+
+    @property
+    def data(self) -> bytes:  # type: ignore[override]
+        """The bytes that ``Array(values)`` would hold."""
+        return _header(self.dtype, self.shape) + self.values.tobytes()
+
+    def numpy(self) -> NDArray[Any]:
+        """Return a copy of the values, writable as that of any Flower array."""
+        return self.values.copy()
+
+    def __reduce__(self) -> tuple[type["LazyArray"], tuple[NDArray[Any]]]:
+        return LazyArray, (self.values,)
+
+
 def encode(array: NDArray[Any]) -> Array:
-    """Return the Flower array with the same bytes that ``Array(array)`` would give."""
+    """Return the Flower array with the same bytes that ``Array(array)`` would give.
+
+    The values are copied: what happens to ``array`` afterwards does not reach the result.
+    """
     array = np.asarray(array)
     if array.flags.fnc or array.dtype.hasobject:
         return Array(array)
-    dtype = str(array.dtype)
-    return Array(dtype, array.shape, _STYPE, _header(dtype, array.shape) + array.tobytes())
+    return LazyArray(np.array(array, order="C"))
 
 
 def decode(array: Array) -> NDArray[Any]:
-    """Return the array's values, read-only and without a copy where the bytes allow it."""
+    """Return the array's values, read-only and without a copy where that can be had."""
+    if isinstance(array, LazyArray):
+        return array.values
     data = array.data
     start = 10 + int.from_bytes(data[8:10], "little")
     if array.stype != _STYPE or data[6:7] != b"\x01" or _C_ORDER not in data[10:start]:

@@ -23,7 +23,7 @@ from fedmia.records import Examples, Params
 class FlatModel:
     """A copy of a module with its trainable parameters as views of one vector, ``flat``.
 
-    Their gradients are views of ``grad`` in the same order.
+    Gradients come as one vector, ``grad``, in the same order.
 
     Parameters
     ----------
@@ -40,13 +40,13 @@ class FlatModel:
             raise ValueError("Expected trainable parameters of one dtype.")
         self.flat = torch.cat([p.detach().reshape(-1) for p in trainable])
         self.grad = torch.zeros_like(self.flat)
+        self._trainable = trainable
         self._host = self.flat if device == "cpu" else self.flat.cpu()
         spans: dict[int, tuple[int, int]] = {}
         start = 0
         for p in trainable:
             end = start + p.numel()
             p.data = self.flat[start:end].view_as(p)
-            p.grad = self.grad[start:end].view_as(p)
             spans[id(p)] = (start, end)
             start = end
         self._views: dict[str, NDArray[Any]] = {}
@@ -60,6 +60,13 @@ class FlatModel:
     def device(self) -> torch.device:
         """Where the model is trained."""
         return self.flat.device
+
+    def differentiate(self, loss: Tensor) -> None:
+        """Set ``grad`` to the gradient of a loss; 0 for parameters that it does not depend on."""
+        gradients = torch.autograd.grad(
+            loss, self._trainable, allow_unused=True, materialize_grads=True
+        )
+        torch.cat([g.reshape(-1) for g in gradients], out=self.grad)
 
     def load(self, params: Params) -> None:
         """Set every parameter and buffer from named arrays.
@@ -149,13 +156,12 @@ class LocalSGD:
             total = torch.zeros((), device=x.device)
             for start in range(0, n, self.batch_size):
                 batch_y = shuffled_y[start : start + self.batch_size]
-                grad.zero_()
                 loss = cross_entropy(module(shuffled_x[start : start + self.batch_size]), batch_y)
-                loss.backward()  # type: ignore[no-untyped-call]
+                model.differentiate(loss)
                 if self.weight_decay:
                     grad.add_(flat, alpha=self.weight_decay)
                 if self.momentum:
-                    velocity.mul_(self.momentum).add_(grad)
+                    torch.add(grad, velocity, alpha=self.momentum, out=velocity)
                 flat.sub_(velocity, alpha=self.lr)
                 total += loss.detach() * len(batch_y)
         return float(total) / n
