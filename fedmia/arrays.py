@@ -19,6 +19,9 @@ _STYPE = "numpy.ndarray"
 _C_ORDER = b"'fortran_order': False"
 
 
+_name = lru_cache(maxsize=64)(str)
+
+
 @lru_cache(maxsize=1024)
 def _header(dtype: str, shape: tuple[int, ...]) -> bytes:
     buffer = BytesIO()
@@ -36,11 +39,13 @@ class LazyArray(Array):
     """
 
     def __init__(self, values: NDArray[Any]) -> None:
-        self.dtype = str(values.dtype)
-        self.shape = values.shape
-        self.stype = _STYPE
-        self.values = values
+        self.dtype: str
+        self.values: NDArray[Any]
         values.flags.writeable = False
+        # Straight into the instance: Flower's own attributes run a hook each time they are set.
+        self.__dict__.update(
+            dtype=_name(values.dtype), shape=values.shape, stype=_STYPE, values=values
+        )
 
     @property
     def data(self) -> bytes:  # type: ignore[override]

@@ -12,7 +12,9 @@ from torch import tensor
 
 from fedmia import audit
 from fedmia.attacks.base import Attack, NotApplicableError, View
-from fedmia.metrics import Membership, auc, roc_points
+from fedmia.membership import Membership
+from fedmia.metrics import auc, roc_points
+from fedmia.pairs import pair
 from fedmia.records import Examples
 from fedmia.seeding import generator
 from fedmia.signals.forward import evaluate as forward
@@ -121,7 +123,8 @@ def _measure(
     row = metrics.evaluate(scores, who.owner, examples.y, generator(stage.seed, f"metrics {name}"))
     for client, target in zip(who.clients, row["per_target"], strict=True):
         target["client"] = client
-    fpr, tpr = roc_points(scores, who.owner)
+    pairs = pair(scores, who.owner)
+    fpr, tpr = roc_points(pairs.scores, pairs.members)
     return {
         "status": "ok",
         **row,
@@ -161,14 +164,9 @@ def _curve(
             scores = _scores(attack, early, who, examples, stage)
         except NotApplicableError:
             continue
-        entry["auc"] = _pooled_auc(scores, who.owner)
+        pairs = pair(scores, who.owner)
+        entry["auc"] = auc(pairs.scores, pairs.members)
     return points
-
-
-def _pooled_auc(scores: NDArray[np.float64], owner: NDArray[np.int64]) -> float:
-    mine = owner == np.arange(len(scores))[:, None]
-    compared = (mine | (owner == -1)) & mine.any(axis=1, keepdims=True)
-    return auc(scores[compared], mine[compared])
 
 
 def _blind(stage: Stage, who: Targets, examples: Examples) -> dict[str, NDArray[np.float64]]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
@@ -166,6 +166,7 @@ class ObservedGrid(Grid):
         self._grid = grid
         self._on_round = on_round
         self._pushed: dict[str, Message] = {}
+        self._pulled: list[Message] = []
         self._rounds = 0
         self.faults: list[Fault] = []
 
@@ -191,18 +192,29 @@ class ObservedGrid(Grid):
         return self._grid.get_nodes()
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Send messages and remember them until their replies are pulled."""
+        """Send messages; they make up one round until a reply to one of them was pulled."""
+        if self._pulled:
+            self._complete()
         messages = list(messages)
         ids = list(self._grid.push_messages(messages))
         self._pushed.update(zip(ids, messages, strict=True))
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Return replies; a round counts as observed with the replies of one pull."""
+        """Return replies; with the last one of those pushed, their round is observed.
+
+        A round in which some node never replies is observed when the next one is pushed.
+        """
         replies = list(self._grid.pull_messages(message_ids))
-        answered = [self._pushed.pop(r.metadata.reply_to_message_id, None) for r in replies]
-        self._observe([m for m in answered if m is not None], replies)
+        self._pulled += [r for r in replies if r.metadata.reply_to_message_id in self._pushed]
+        if self._pulled and len(self._pulled) == len(self._pushed):
+            self._complete()
         return replies
+
+    def _complete(self) -> None:
+        messages, replies = list(self._pushed.values()), self._pulled
+        self._pushed, self._pulled = {}, []
+        self._observe(messages, replies)
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -217,7 +229,7 @@ class ObservedGrid(Grid):
         sent = {m.metadata.dst_node_id: m for m in messages if _is_train(m)}
         if not sent:
             return
-        self._rounds += 1
+        self._rounds = max(self._rounds + 1, _stated_round(next(iter(sent.values()))))
         decoded: dict[int, Params] = {}  # strategies put one content into many messages
         params: dict[int, Params] = {}
         for node_id, message in sent.items():
@@ -245,7 +257,7 @@ class ObservedGrid(Grid):
         self._on_round(Observation(self._rounds, first_sent, tuple(sent), tuple(updates)))
 
     def _update(self, node_id: int, content: RecordDict, sent: Params) -> Update:
-        metrics = next(iter(content.metric_records.values()), MetricRecord())
+        metrics = next((r for r in content.values() if isinstance(r, MetricRecord)), MetricRecord())
         loss = metrics.get("train-loss", 0.0)
         if isinstance(loss, float) and not np.isfinite(loss):
             raise DivergedError(node_id, self._rounds, f"the loss ({loss})")
@@ -268,4 +280,13 @@ def _is_train(message: Message) -> bool:
 
 
 def _arrays(content: RecordDict) -> ArrayRecord:
-    return next(iter(content.array_records.values()), ArrayRecord())
+    return next((r for r in content.values() if isinstance(r, ArrayRecord)), ArrayRecord())
+
+
+def _stated_round(message: Message) -> int:
+    for record in message.content.values():
+        if isinstance(record, ConfigRecord) and isinstance(
+            stated := record.get("server-round"), int
+        ):
+            return stated
+    return 0

@@ -11,10 +11,13 @@ def generator(seed: int, purpose: str, *key: int) -> np.random.Generator:
     The same arguments give the same stream in every process and in any order of calls
     (``numpy.random.SeedSequence`` with a spawn key).
     """
-    spawn_key = (zlib.crc32(purpose.encode()), *key)
-    return np.random.default_rng(np.random.SeedSequence(entropy=seed, spawn_key=spawn_key))
+    return np.random.Generator(np.random.PCG64(_sequence(seed, purpose, *key)))
+
+
+def _sequence(seed: int, purpose: str, *key: int) -> np.random.SeedSequence:
+    return np.random.SeedSequence(seed, spawn_key=(zlib.crc32(purpose.encode()), *key))
 
 
 def torch_seed(seed: int, purpose: str, *key: int) -> int:
     """Return a 63-bit integer for ``torch.manual_seed`` from the same family of streams."""
-    return int(generator(seed, purpose, *key).integers(2**63))
+    return int(_sequence(seed, purpose, *key).generate_state(1, np.uint64)[0] >> np.uint64(1))

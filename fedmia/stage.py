@@ -23,7 +23,7 @@ from fedmia.datasets.base import Dataset
 from fedmia.errors import ConfigError
 from fedmia.federation import Federation
 from fedmia.grid.base import Pool
-from fedmia.metrics import Membership
+from fedmia.membership import Membership
 from fedmia.observe import Observer
 from fedmia.records import Examples
 from fedmia.seeding import generator, torch_seed

@@ -150,10 +150,10 @@ class LocalSGD:
         module.train()
         velocity = torch.zeros_like(flat) if self.momentum else grad
         n = len(y)
-        for _ in range(self.local_epochs):
+        total = 0.0
+        for epoch in range(1, self.local_epochs + 1):
             order = torch.from_numpy(rng.permutation(n)).to(x.device)
             shuffled_x, shuffled_y = x[order], y[order]
-            total = torch.zeros((), device=x.device)
             for start in range(0, n, self.batch_size):
                 batch_y = shuffled_y[start : start + self.batch_size]
                 loss = cross_entropy(module(shuffled_x[start : start + self.batch_size]), batch_y)
@@ -163,8 +163,9 @@ class LocalSGD:
                 if self.momentum:
                     torch.add(grad, velocity, alpha=self.momentum, out=velocity)
                 flat.sub_(velocity, alpha=self.lr)
-                total += loss.detach() * len(batch_y)
-        return float(total) / n
+                if epoch == self.local_epochs:
+                    total += loss.item() * len(batch_y)
+        return total / n
 
 
 @torch.no_grad()

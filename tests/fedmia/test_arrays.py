@@ -1,5 +1,6 @@
-from io import BytesIO
+from io import pickle
 
+import BytesIO
 import numpy as np
 import pytest
 from flwr.app import Array
@@ -80,12 +81,33 @@ def test_any_array_in_any_memory_order_survives_the_round_trip(array, random):
 
 
 def test_decoding_copies_nothing_where_it_need_not():
-    stored = encode(ARRAYS["float32"])
+    lazy, stored = encode(ARRAYS["float32"]), Array(ARRAYS["float32"])
 
-    decoded = decode(stored)
+    assert decode(lazy) is decode(lazy)
+    assert np.shares_memory(decode(stored), np.frombuffer(stored.data, np.uint8))
+    assert not decode(lazy).flags.writeable
+    assert not decode(stored).flags.writeable
 
-    assert not decoded.flags.writeable
-    assert np.shares_memory(decoded, np.frombuffer(stored.data, np.uint8))
+
+def test_what_happens_to_the_source_or_to_a_copy_does_not_reach_the_array():
+    source = np.ones(3)
+    stored = encode(source)
+    source[:] = 7
+    stored.numpy()[:] = 8
+
+    assert decode(stored).tolist() == [1, 1, 1]
+    assert stored.numpy().flags.writeable
+
+
+def test_between_processes_the_values_travel_out_of_band():
+    buffers: list[pickle.PickleBuffer] = []
+    stored = encode(np.arange(1000.0))
+    head = pickle.dumps(stored, protocol=5, buffer_callback=buffers.append)
+
+    assert len(head) < 500
+    assert len(buffers) == 1
+    assert same(decode(pickle.loads(head, buffers=buffers)), np.arange(1000.0))
+    assert pickle.loads(pickle.dumps(stored)).data == stored.data
 
 
 def test_equal_headers_do_not_mix_up_arrays_of_equal_size():

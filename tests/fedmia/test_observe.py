@@ -230,6 +230,35 @@ def describe(o):
     return o.round, o.recipients, {k: p.tolist() for k, p in o.params.items()}, updates
 
 
+def test_replies_pulled_one_by_one_make_up_one_round():
+    grid, observed, seen = watch(answer)
+    ids = observed.push_messages(ask(grid))
+    for message_id in ids:
+        assert not seen
+        observed.pull_messages([message_id])
+    assert [describe(o)[:2] for o in seen] == [(1, tuple(grid.get_node_ids()))]
+    assert len(seen[0].updates) == 3
+
+
+def test_a_round_with_a_silent_node_is_observed_with_the_next_push():
+    grid, observed, seen = watch(answer)
+    ids = observed.push_messages(ask(grid))
+    observed.pull_messages(ids[:2])
+    assert not seen
+    observed.push_messages(ask(grid))
+    assert len(seen[0].recipients) == 3
+    assert len(seen[0].updates) == 2
+
+
+def test_a_round_is_numbered_as_its_messages_say_and_never_twice():
+    grid, observed, seen = watch(answer)
+    for stated in (1, 4, 4):
+        config = ConfigRecord({"server-round": stated})
+        content = RecordDict({"arrays": to_record(SENT), "config": config})
+        observed.send_and_receive(ask(grid, content=content))
+    assert [o.round for o in seen] == [1, 4, 5]
+
+
 def test_a_generator_of_messages_reaches_the_grid_whole():
     grid, observed, seen = watch(answer)
 
