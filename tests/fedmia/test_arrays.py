@@ -1,6 +1,6 @@
-from io import pickle
+import pickle
+from io import BytesIO
 
-import BytesIO
 import numpy as np
 import pytest
 from flwr.app import Array
