@@ -11,7 +11,8 @@ from fedmia.audit import (
     raw_features,
     untrained,
 )
-from fedmia.metrics import Membership, auc
+from fedmia.membership import Membership
+from fedmia.metrics import auc
 
 
 def rng(seed=0):

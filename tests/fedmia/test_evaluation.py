@@ -11,7 +11,7 @@ from fedmia.attacks.loss_series import LossSeries
 from fedmia.attacks.yeom_loss import YeomLoss
 from fedmia.config import compose
 from fedmia.evaluation import Targets, evaluate, targets
-from fedmia.metrics import Membership
+from fedmia.membership import Membership
 from fedmia.observe import Observer
 from fedmia.recording import train
 from fedmia.records import Capability, Observation

@@ -14,7 +14,8 @@ from fedmia.attacks.fedmia import FedMIA
 from fedmia.attacks.loss_series import LossSeries
 from fedmia.attacks.yeom_loss import YeomLoss
 from fedmia.errors import ConfigError
-from fedmia.metrics import Membership, tpr_at_fpr
+from fedmia.membership import Membership
+from fedmia.metrics import tpr_at_fpr
 from fedmia.observe import FinalModel, Participant, Server
 from fedmia.records import Capability, Examples, Observation, Update, difference
 from fedmia.signals import Signals
