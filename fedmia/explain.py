@@ -32,13 +32,13 @@ def explain(
         Says whether a single override can be parsed.
     """
     text = str(error)
-    if match := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text):
+    if match := re.search(r"Could not (?:find|load) '([^']+)/([^'/]*)'", text):
         group, option = match.groups()
         allowed = options(group)
         hint = difflib.get_close_matches(option, allowed, 1)
         said = f" (did you mean {hint[0]}?)" if hint else ""
         return f"{group}={option}: expected one of {', '.join(allowed) or 'none'}{said}"
-    if "Error parsing override" in text or "mismatched input" in text or "no viable" in text:
+    if "Error parsing override" in text or "mismatched input" in text or "iableAlt" in text or "no viable" in text:
         culprit = next((o for o in overrides if not parses(o)), " ".join(overrides))
         return f"{culprit}: expected key=value in Hydra's override syntax"
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
@@ -51,6 +51,8 @@ def explain(
             parent, _, leaf = key.rpartition(".")
             return unknown(leaf, parent, [k for k in keys(parent) if not k.startswith("_")])
         return f"{key}={value}: expected {wanted(cause)}"
+    if match := re.search(r"Ambiguous value for argument '([^']+)'", text):
+        return f"{match.group(1)}: expected one value, or -m to run each of them"
     if "Config group override must be" in text:
         culprit = next((o for o in overrides if o.endswith(("=null", "=", "=None"))), text)
         return f"{culprit}: expected an option of the group, or a list of them"
@@ -70,8 +72,10 @@ def wanted(error: Exception) -> str:
     text = str(error).splitlines()[0]
     if match := re.search(r"could not be converted to (\w+)", text):
         return _TYPES.get(match.group(1), match.group(1))
-    if "not Optional" in text or "is not a supported primitive" in text:
-        return "a value, not null" if "Optional" in text else "a plain value"
+    if "not Optional" in text or "Incompatible value 'None'" in text:
+        return "a value, not null"
+    if "Invalid value assigned" in text and "ListConfig" in text:
+        return "a list"
     if match := re.search(r"not a subclass of|is incompatible with type hint '([^']+)'", text):
         return f"a value of type {match.group(1)}"
     return f"a plain value ({text})"

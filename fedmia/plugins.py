@@ -3,7 +3,6 @@
 import importlib
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import field, make_dataclass
 from functools import lru_cache
 from types import NoneType, UnionType
@@ -48,7 +47,7 @@ def check_plugin(path: str, node: Any) -> None:
     """Check a plug-in's keys and the types of its values against its constructor."""
     if not isinstance(node, DictConfig) or not isinstance(node.get("_target_"), str):
         raise ConfigError(f"{path}={node}: expected a plug-in, a mapping with the key _target_")
-    schema, open_ended = _schema(path, node._target_)
+    schema, required, open_ended = _schema(path, node._target_)
     names = list(schema.__dataclass_fields__)
     keys = [k for k in map(str, node) if not k.startswith("_") and k not in NESTED]
     given = {k: "???" if OmegaConf.is_missing(node, k) else node[k] for k in keys}
@@ -67,16 +66,17 @@ def check_plugin(path: str, node: Any) -> None:
     except OmegaConfBaseException as error:
         key = str(error.full_key or error.key or "")
         raise ConfigError(f"{path}.{key}={given.get(key)}: expected {wanted(error)}") from None
-    missing = [
-        n for n, f in schema.__dataclass_fields__.items() if f.default == MISSING and n not in given
-    ]
+    missing = [name for name in names if name in required and name not in given]
     if missing and not node.get("_partial_", False):
         raise ConfigError(f"{path}.{missing[0]}=???: expected a value")
 
 
 @lru_cache(maxsize=256)
-def _schema(path: str, target: str) -> tuple[Any, bool]:
-    """Return the constructor of a target as a dataclass, and whether it takes any keyword."""
+def _schema(path: str, target: str) -> tuple[Any, frozenset[str], bool]:
+    """Return a target's constructor as a dataclass, what it requires, and if it takes any keyword.
+
+    Defaults that are no plain values are left out: only types are checked here.
+    """
     try:
         made = _locate(target)
     except Exception as error:
@@ -86,21 +86,18 @@ def _schema(path: str, target: str) -> tuple[Any, bool]:
         ) from None
     hints = get_type_hints(made.__init__ if inspect.isclass(made) else made)
     fields: list[tuple[str, Any, Any]] = []
-    open_ended = False
+    required, open_ended = set(), False
     for name, parameter in inspect.signature(made).parameters.items():
         if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             open_ended = True
             continue
         default = parameter.default
-        if default is parameter.empty or default is NO_DEFAULT:
+        if default is parameter.empty:
+            required.add(name)
+        if not isinstance(default, (*_PLAIN, NoneType)):
             default = field(default=MISSING)
-        elif not isinstance(default, (*_PLAIN, NoneType)):
-            default = field(default=None)
-        hint = _plain(hints.get(name, Any))
-        if not isinstance(default, (*_PLAIN, NoneType)) and default.default is None:
-            hint = Any
-        fields.append((name, hint, default))
-    return make_dataclass(made.__name__, fields, kw_only=True), open_ended
+        fields.append((name, _plain(hints.get(name, Any)), default))
+    return make_dataclass(made.__name__, fields, kw_only=True), frozenset(required), open_ended
 
 
 def _locate(target: str) -> Any:
