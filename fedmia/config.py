@@ -27,6 +27,7 @@ from fedmia.explain import explain, unknown
 from fedmia.plugins import NESTED, check_plugin, plugins
 
 _HERE = Path(__file__).resolve().parent
+_AT_ONCE = ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes")
 CONF = next(p for p in (_HERE / "conf", _HERE.parent / "conf") if p.is_dir())
 
 
@@ -45,6 +46,7 @@ class Config:
     seed: int = 0
     num_rounds: int = 30
     num_clients: int = 10
+    num_threads: int = 1
     output_dir: str = "runs"
     candidates: CandidatesConfig = field(default_factory=CandidatesConfig)
     dataset: Any = MISSING
@@ -95,6 +97,7 @@ def compose(overrides: Sequence[str] = (), config_dirs: Sequence[Path] = ()) -> 
         For an unknown key or option, a wrong type or a value out of range.
     """
     _register(config_dirs)
+    _check_groups(overrides, config_dirs)
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             config = hydra.compose("config", [*overrides, *_search_path(config_dirs)])
@@ -245,14 +248,30 @@ def _check(config: DictConfig) -> None:
     try:
         OmegaConf.resolve(config)
     except OmegaConfBaseException as error:
-        raise ConfigError(str(error).splitlines()[0]) from None
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"${{…}}: expected to be resolvable ({reason})") from None
+    expect(bool(config.output_dir.strip()), "output_dir", config.output_dir, "a folder")
     expect(config.seed >= 0, "seed", config.seed, "at least 0")
     expect(config.num_rounds >= 1, "num_rounds", config.num_rounds, "at least 1")
     expect(config.num_clients >= 1, "num_clients", config.num_clients, "at least 1")
+    expect(config.num_threads >= 1, "num_threads", config.num_threads, "at least 1")
     nonmembers = config.candidates.nonmembers
     expect(nonmembers >= 10, "candidates.nonmembers", nonmembers, "at least 10")
     for key, node in plugins(config):
         check_plugin(key, node)
+        for name in _AT_ONCE:  # Flower waits for more nodes for ever
+            wanted, there = node.get(name, 0), config.num_clients
+            expect(wanted <= there, f"{key}.{name}", wanted, f"at most num_clients={there}")
+
+
+def _check_groups(overrides: Sequence[str], config_dirs: Sequence[Path]) -> None:
+    """Refuse several options where one is wanted: Hydra would mix them into one without a word."""
+    known = groups(config_dirs)
+    several = [name for name in known if name == "attack" or "/" in name]
+    for override in _parse(overrides):
+        key, value = override.get_key_element(), override.value()
+        if isinstance(value, list) and key in known and key not in several:
+            raise ConfigError(f"{override.input_line}: expected one option, not a list")
 
 
 def _explain(error: Exception, overrides: Sequence[str], config_dirs: Sequence[Path]) -> str:

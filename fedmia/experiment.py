@@ -24,7 +24,7 @@ from fedmia.runlog import logging_to
 from fedmia.seeding import generator
 from fedmia.signals import Signals
 from fedmia.stage import Stage, check_applicable, check_writable, prepare
-from fedmia.training import FlatModel, accuracy
+from fedmia.training import FlatModel, accuracy, torch_threads
 from fedmia.transcript import Transcript, TranscriptError
 from fedmia.truth import Truth
 
@@ -68,7 +68,7 @@ def run(
         The configuration's parts, if they were already built.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
-    with logging_to(run_dir / "run.log"):
+    with logging_to(run_dir / "run.log"), torch_threads(settings.num_threads):
         start = time.perf_counter()
         stage = stage or prepare(settings)
         begun: list[float] = []
@@ -145,7 +145,7 @@ def attack(
     check_applicable(stage.attacks, stage.observer)
     folder = run_dir / f"attack_{datetime.now(UTC):%Y-%m-%d_%H-%M-%S-%f}"
     folder.mkdir()
-    with logging_to(folder / "run.log"):
+    with logging_to(folder / "run.log"), torch_threads(settings.num_threads):
         before = results.read(run_dir / results.FILE_NAME) if _has_result(run_dir) else None
         view, who, measured = attack_transcript(stage, transcript, truth, None)
         result = _document(stage, measured, who)

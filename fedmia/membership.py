@@ -70,9 +70,9 @@ class Membership:
         dict
             Plain values for JSON: ``auc``, ``auc_ci``, ``tpr_at_fpr``, ``tpr_ci``,
             ``balanced_accuracy``, ``advantage``, ``auc_label_matched`` (within a target),
-            ``other_members`` (the same, or ``None`` without any), ``per_target`` (``auc``,
-            ``auc_ci``, ``tpr_at_fpr`` by row) and ``auc_target_mean``. A rate below one over the
-            number of distinct non-members is ``None``, never a number.
+            ``other_members`` (``auc``, ``auc_ci``, ``tpr_at_fpr``, or ``None`` without any),
+            ``per_target`` (the same three by row) and ``auc_target_mean``. A rate below one over
+            the number of distinct non-members is ``None``, never a number.
 
         Raises
         ------
@@ -85,19 +85,16 @@ class Membership:
         found = [t["auc"] for t in targets if t["auc"] is not None]
         return {
             **self._measure(pairs, rng),
-            "other_members": None if others.members.all() else self._measure(others, rng),
+            "other_members": None if others.members.all() else self._brief(others),
             "per_target": targets,
             "auc_target_mean": float(np.mean(found)),
         }
 
     def _measure(self, pairs: Pairs, rng: np.random.Generator) -> dict[str, Any]:
-        value, interval = auc_with_interval(pairs, self.confidence)
         accuracy = balanced_accuracy(pairs.scores, pairs.members, rng, pairs.records)
         intervals = rate_intervals(pairs, self.fprs, self.confidence, self.bootstrap, rng)
         return {
-            "auc": value,
-            "auc_ci": interval,
-            "tpr_at_fpr": self._by_fpr(pairs.rates(self.fprs)),
+            **self._brief(pairs),
             "tpr_ci": self._by_fpr(intervals),
             "balanced_accuracy": accuracy,
             "advantage": None if accuracy is None else 2 * accuracy - 1,
@@ -106,14 +103,15 @@ class Membership:
 
     def _target(self, pairs: Pairs, row: int) -> dict[str, Any]:
         own = pairs.only(pairs.rows == row)
-        if not own.members.size:
-            return {
-                "auc": None,
-                "auc_ci": None,
-                "tpr_at_fpr": self._by_fpr([None] * len(self.fprs)),
-            }
-        value, interval = auc_with_interval(own, self.confidence)
-        return {"auc": value, "auc_ci": interval, "tpr_at_fpr": self._by_fpr(own.rates(self.fprs))}
+        if own.members.size:
+            return self._brief(own)
+        unknown = self._by_fpr([None] * len(self.fprs))
+        return {"auc": None, "auc_ci": None, "tpr_at_fpr": unknown}
+
+    def _brief(self, pairs: Pairs) -> dict[str, Any]:
+        value, interval = auc_with_interval(pairs, self.confidence)
+        rates = self._by_fpr(pairs.rates(self.fprs))
+        return {"auc": value, "auc_ci": interval, "tpr_at_fpr": rates}
 
     def _by_fpr(self, values: Sequence[Any]) -> dict[str, Any]:
         return {f"{fpr:g}": value for fpr, value in zip(self.fprs, values, strict=True)}

@@ -65,7 +65,10 @@ def check_plugin(path: str, node: Any) -> None:
         OmegaConf.merge(OmegaConf.structured(schema), {k: given[k] for k in names if k in given})
     except OmegaConfBaseException as error:
         key = str(error.full_key or error.key or "")
-        raise ConfigError(f"{path}.{key}={given.get(key)}: expected {wanted(error)}") from None
+        name, _, element = key.partition("[")
+        shown = "null" if given.get(name) is None else given[name]
+        what = f"{wanted(error)} in every place" if element else wanted(error)
+        raise ConfigError(f"{path}.{name}={shown}: expected {what}") from None
     missing = [name for name in names if name in required and name not in given]
     if missing and not node.get("_partial_", False):
         raise ConfigError(f"{path}.{missing[0]}=???: expected a value")

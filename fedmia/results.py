@@ -17,6 +17,8 @@ from fedmia.schema import MismatchError, Rule, check
 
 SCHEMA = 1
 FILE_NAME = "result.json"
+NOT_SCIENCE = ("output_dir", "pool", "num_threads")
+"""Keys of the configuration that change no result."""
 
 
 class ResultError(ValueError):
@@ -194,9 +196,10 @@ def config_key(config: Mapping[str, object]) -> str:
     """Return the 16 hex digits that identify an experiment.
 
     They are the start of the SHA-256 of the configuration as canonical JSON, without
-    ``output_dir`` and ``pool``: where a run is written and what it runs on change no result.
+    ``output_dir``, ``pool`` and ``num_threads``: where a run is written and what it runs on
+    change no result.
     """
-    science = {k: v for k, v in config.items() if k not in ("output_dir", "pool")}
+    science = {k: v for k, v in config.items() if k not in NOT_SCIENCE}
     text = json.dumps(science, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

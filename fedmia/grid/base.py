@@ -16,6 +16,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from fedmia.errors import expect
 from fedmia.seeding import generator
 
 T = TypeVar("T")
@@ -35,6 +36,10 @@ class Pool(ABC):
     """
 
     timeout_s: float | None = None
+
+    def __post_init__(self) -> None:
+        limit = self.timeout_s
+        expect(limit is None or limit > 0, "timeout_s", limit, "null or more than 0")
 
     @abstractmethod
     def run(

@@ -51,6 +51,7 @@ class Ray(Pool):
     address: str | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         expect(self.num_cpus > 0, "num_cpus", self.num_cpus, "more than 0")
         expect(self.num_gpus >= 0, "num_gpus", self.num_gpus, "at least 0")
         expect(
@@ -58,12 +59,6 @@ class Ray(Pool):
             "num_actors",
             self.num_actors,
             "null or at least 1",
-        )
-        expect(
-            self.timeout_s is None or self.timeout_s > 0,
-            "timeout_s",
-            self.timeout_s,
-            "null or more than 0",
         )
 
     def run(

@@ -8,6 +8,7 @@ import torch
 from flwr.app import Message
 from flwr.serverapp import Grid
 
+from fedmia.errors import expect
 from fedmia.grid.base import ClientAppFactory, Clients, LocalGrid, Pool, T, refuse
 
 
@@ -28,6 +29,10 @@ class Serial(Pool):
 
     num_threads: int = 1
     fail_fast: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        expect(self.num_threads >= 1, "num_threads", self.num_threads, "at least 1")
 
     def run(
         self,

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fedmia.report.wording import DASH, covers_chance, measured, option, table_fpr
-from fedmia.results import Outcome, Result
+from fedmia.results import NOT_SCIENCE, Outcome, Result
 
 CONFIDENCE = 0.95
-NOT_SCIENCE = ("seed", "output_dir", "pool")
+NOT_COMPARED = ("seed", *NOT_SCIENCE)
 """Keys that do not make two runs different experiments."""
 
 
@@ -83,7 +83,7 @@ def compare(runs: Iterable[Result]) -> Comparison:
 
 def relevant(config: Mapping[str, Any], attack: str) -> dict[str, Any]:
     """Return the part of a configuration that the row of one attack depends on."""
-    kept = {key: value for key, value in config.items() if key not in NOT_SCIENCE}
+    kept = {key: value for key, value in config.items() if key not in NOT_COMPARED}
     attacks = kept.get("attack")
     if isinstance(attacks, Mapping) and "_target_" not in attacks:
         kept["attack"] = attacks.get(attack, {})

@@ -8,7 +8,7 @@ import yaml
 from markupsafe import Markup
 
 from fedmia.report import page, plots, wording
-from fedmia.report.compare import NOT_SCIENCE, compare, flatten
+from fedmia.report.compare import NOT_COMPARED, compare, flatten
 from fedmia.report.table import CONFOUNDED, SPREAD, comparison_cells, unmeasured
 from fedmia.results import Measured, Result, TargetPopulation
 
@@ -92,7 +92,7 @@ def per_target(
 def _shared(runs: Sequence[Result]) -> str:
     """Return the settings that every run has with the same value, a line each."""
     flat = [
-        flatten({key: value for key, value in run["config"].items() if key not in NOT_SCIENCE})
+        flatten({key: value for key, value in run["config"].items() if key not in NOT_COMPARED})
         for run in runs
     ]
     first = flat[0] if flat else {}
