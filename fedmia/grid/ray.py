@@ -9,6 +9,7 @@ had happened.
 
 import logging
 import os
+import socket
 import sys
 import time
 import warnings
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 _MAX_ATTEMPTS = 2
 _PROGRESS_GRACE_S = 5.0
 _POLL_S = 0.25
+_KNOCK_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +116,7 @@ def start_ray(address: str | None) -> None:
         # A cluster named by the environment is not what `address: null` asks for.
         options["address"] = "local"
     else:
+        _knock(address)
         options["address"] = address
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -124,6 +127,19 @@ def start_ray(address: str | None) -> None:
             raise ConfigError(
                 f"pool.address={address}: expected a running Ray cluster ({reason})"
             ) from None
+
+
+def _knock(address: str) -> None:
+    """Find out at once that nobody listens there; Ray itself tries for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdecimal():  # auto, or a name that Ray knows
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"pool.address={address}: expected a running Ray cluster ({error})"
+        ) from None
 
 
 @dataclass
