@@ -47,7 +47,7 @@ def main() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     sys.path.insert(0, str(Path.cwd()))  # plug-ins may live where the user works
     try:
-        app()
+        app(prog_name="fedmia")
     except ConfigError as error:
         _complain(str(error))
         sys.exit(2)
@@ -251,7 +251,9 @@ def _progress(settings: "DictConfig") -> Iterator[Any]:
         TextColumn("{task.fields[accuracy]}"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    hidden = not console.is_terminal  # it would leave an empty line behind
+    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
         task = progress.add_task("starting", total=settings.num_rounds, accuracy="")
 
         def on_round(server_round: int, accuracy: float | None) -> None:

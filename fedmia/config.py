@@ -21,6 +21,7 @@ from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from fedmia.errors import ConfigError, expect
 from fedmia.explain import explain, unknown
@@ -202,10 +203,11 @@ def load(file: Path) -> DictConfig:
     """
     try:
         config = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(file))
-    except (OSError, OmegaConfBaseException, ValueError, TypeError) as error:
+        assert isinstance(config, DictConfig)
+        _check(config)
+    except (OSError, OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"{file}: expected the configuration of a run ({reason})") from None
-    assert isinstance(config, DictConfig)
     return config
 
 
@@ -276,7 +278,8 @@ def _check_groups(overrides: Sequence[str], config_dirs: Sequence[Path]) -> None
 
 def _explain(error: Exception, overrides: Sequence[str], config_dirs: Sequence[Path]) -> str:
     def known(parent: str) -> list[str]:
-        chosen = [o for o in overrides if o.partition("=")[0] in groups(config_dirs)]
+        there = groups(config_dirs)
+        chosen = [o for o in overrides if "{" not in o and o.partition("=")[0] in there]
         node = OmegaConf.select(compose(chosen, config_dirs), parent) if parent else None
         return list(map(str, node if isinstance(node, DictConfig) else Config.__dataclass_fields__))
 

@@ -107,6 +107,8 @@ def start_ray(address: str | None) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
+    if address is not None:
+        _knock(address)
     if ray.is_initialized():
         return
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
@@ -116,7 +118,6 @@ def start_ray(address: str | None) -> None:
         # A cluster named by the environment is not what `address: null` asks for.
         options["address"] = "local"
     else:
-        _knock(address)
         options["address"] = address
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

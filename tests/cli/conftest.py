@@ -2,36 +2,12 @@ import io
 import logging
 import sys
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
-from pathlib import Path
 from unittest import mock
 
 import pytest
+from cli_calls import SMALL, Ended
 
 from fedmia.cli import main
-
-SMALL = [
-    "num_rounds=2",
-    "num_clients=4",
-    "candidates.nonmembers=50",
-    "metrics.bootstrap=100",
-    "partition.samples_per_client=10",
-    "pool=serial",
-]
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a call of the command line ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def folder(self):
-        """The path printed on the last line."""
-        return Path(self.out.splitlines()[-1])
 
 
 @pytest.fixture(scope="session")
