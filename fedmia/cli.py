@@ -194,7 +194,7 @@ def report(
     if len(found) == 1:
         _show(found[0])
     else:
-        Console().print(comparison_table(found))
+        _stdout().print(comparison_table(found))
     page = output or dirs[0] / ("report.html" if len(found) == 1 else "comparison.html")
     try:
         page.write_text(render(found[0] if len(found) == 1 else found), encoding="utf-8")
@@ -233,10 +233,16 @@ def list_(
 def _show(result: "Result") -> None:
     from fedmia.report.table import attack_table, baseline_table, summary
 
-    console = Console()
+    console = _stdout()
     console.print(attack_table(result))
     console.print(baseline_table(result))
     console.print(summary(result))
+
+
+def _stdout() -> Console:
+    """Return the console for tables; a pipe or a log is not cut at 80 columns."""
+    console = Console()
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=140)
 
 
 @contextmanager

@@ -186,6 +186,38 @@ def build(config: DictConfig, key: str, **extra: Any) -> Any:
         ) from cause
 
 
+def amend(
+    config: DictConfig, overrides: Sequence[str], config_dirs: Sequence[Path] = ()
+) -> DictConfig:
+    """Return a saved configuration with overrides applied on top of it.
+
+    An option chosen for a group replaces the group; a value changes that value alone.
+
+    Raises
+    ------
+    ConfigError
+        As :func:`compose`.
+    """
+    parsed = _parse(overrides)
+    chosen = {o.get_key_element() for o in parsed} & set(groups(config_dirs))
+    anew = [o for o in parsed if o.get_key_element().split(".")[0] in chosen]
+    fresh = compose([o.input_line or "" for o in anew], config_dirs)
+    amended = copy.deepcopy(config)
+    for group in chosen:
+        amended[group] = fresh[group]
+    OmegaConf.set_struct(amended, True)
+    for override in (o for o in parsed if o not in anew):
+        key, value = override.get_key_element(), override.value()
+        try:
+            OmegaConf.update(amended, key, value)
+        except OmegaConfBaseException:
+            parent, _, leaf = key.rpartition(".")
+            known = [str(k) for k in OmegaConf.select(amended, parent) or {}]
+            raise ConfigError(unknown(leaf, parent, known)) from None
+    _check(amended)
+    return amended
+
+
 def to_dict(config: DictConfig) -> dict[str, Any]:
     """Return the resolved configuration as plain values."""
     plain = OmegaConf.to_container(config, resolve=True)

@@ -67,7 +67,9 @@ def run(
     stage
         The configuration's parts, if they were already built.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
+    check_writable(run_dir, "the run directory")
+    if (run_dir / "transcript").exists():
+        raise ConfigError(f"{run_dir}: expected a new run directory, it holds a transcript")
     with logging_to(run_dir / "run.log"), torch_threads(settings.num_threads):
         start = time.perf_counter()
         stage = stage or prepare(settings)
@@ -120,20 +122,19 @@ def attack(
         If the run directory lacks something, or an override is about more than the attack.
     """
     settings = config.load(run_dir / ".hydra" / "config.yaml")
-    fresh = config.compose(overrides, config_dirs)
     for key in config.keys(overrides):
         group = key.split(".")[0].split("/")[0]
         if group not in _ATTACK_KEYS:
             allowed = ", ".join(_ATTACK_KEYS)
             raise ConfigError(f"{key}: expected one of {allowed}; the rest was fixed in training")
-    touched = {key.split(".")[0] for key in config.keys(overrides)} | {"attack"}
-    for group in touched:
-        settings[group] = fresh[group]
+    settings = config.amend(settings, overrides, config_dirs)
     try:
         transcript = Transcript(run_dir / "transcript")
         truth = Truth.load(run_dir)
     except TranscriptError as error:
         raise ConfigError(str(error)) from None
+    if strangers := set(transcript.node_ids) - set(truth.nodes):
+        raise ConfigError(f"{run_dir}: expected nodes.json to know node {min(strangers)}")
     stage = prepare(settings)
     if stage.split.sha256 != truth.split.sha256:
         raise ConfigError(
@@ -185,9 +186,14 @@ def attack_transcript(
 
 def _narrow(transcript: Transcript, observer: Observer, truth: Truth) -> Transcript:
     """Return what the asked-for vantage would have seen of a recorded transcript."""
-    if observer.vantage == transcript.vantage:
-        return transcript
     vantage = observer.stand(truth.nodes)
+    if vantage.name == transcript.vantage:
+        if len(transcript) and not all(vantage.view(o) for o in transcript[:1]):
+            raise ConfigError(
+                f"observer.participant={observer.participant}: expected the client that recorded "
+                "this run, another one was sent other models"
+            )
+        return transcript
     if not vantage.shows <= transcript.shows:
         raise ConfigError(
             f"observer.vantage={vantage.name}: expected one that sees no more than "
@@ -205,7 +211,12 @@ def _document(stage: Stage, measured: Measured, who: Targets) -> dict[str, Any]:
     nonmembers = int((owner == -1).sum())
     rng = generator(stage.seed, "audit")
     bound, ceiling = None, None
-    if measured.scores:
+    confounded = [b["name"] for b in measured.baselines if not _covers_chance(b)]
+    notes = _notes(stage)
+    if confounded and measured.scores:
+        # Members and held-out records differ without any training: the scores prove no leak.
+        notes.append(f"no ε is given: {', '.join(confounded)} can tell members without training")
+    if measured.scores and not confounded:
         bound = audit.epsilon_from_attacks(measured.scores, who.owner, 0.0, _CONFIDENCE, rng)
         # The bound spends half of the records on its threshold and is valid for all attacks.
         each = 1 - (1 - _CONFIDENCE) / len(measured.scores)
@@ -235,8 +246,13 @@ def _document(stage: Stage, measured: Measured, who: Targets) -> dict[str, Any]:
             "epsilon_ceiling": ceiling,
             "confidence": _CONFIDENCE,
         },
-        "notes": _notes(stage),
+        "notes": notes,
     }
+
+
+def _covers_chance(row: dict[str, Any]) -> bool:
+    low, high = row["auc_ci"]
+    return bool(low <= 0.5 <= high)
 
 
 def _notes(stage: Stage) -> list[str]:

@@ -123,6 +123,10 @@ class Observer:
         )
 
 
+ABSENT = "DroppedOutError"
+"""In the reason of every reply of a client that is away on purpose (``client.dropout``)."""
+
+
 class DivergedError(ArithmeticError):
     """A client sent a NaN or an infinity; ``node_id`` and ``round`` say which and when."""
 
@@ -159,7 +163,8 @@ class ObservedGrid(Grid):
     DivergedError
         When a reply holds a value that is not finite (before ``on_round`` is called).
     EveryClientFailedError
-        When all replies of a round are errors.
+        When no client of a round answered and some failed; a round in which all were away on
+        purpose is passed over.
     """
 
     def __init__(self, grid: Grid, on_round: Callable[[Observation], None]) -> None:
@@ -168,6 +173,7 @@ class ObservedGrid(Grid):
         self._pushed: dict[str, Message] = {}
         self._pulled: list[Message] = []
         self._rounds = 0
+        self.rounds_seen = 0
         self.faults: list[Fault] = []
 
     @property
@@ -248,12 +254,15 @@ class ObservedGrid(Grid):
                 updates.append(self._update(node_id, reply.content, params[node_id]))
         if not updates:
             reasons = [fault.reason for fault in self.faults[earlier:]]
-            first = reasons[0] if reasons else "no replies"
+            if reasons and all(ABSENT in reason for reason in reasons):
+                return  # nobody was there: the model stays as it is
+            first = next((r for r in reasons if ABSENT not in r), "no replies")
             raise EveryClientFailedError(
                 f"round {self._rounds}: none of {len(sent)} clients answered; first reason: {first}"
             )
         updates.sort(key=lambda u: u.node_id)
         first_sent = next(iter(params.values()))
+        self.rounds_seen += 1
         self._on_round(Observation(self._rounds, first_sent, tuple(sent), tuple(updates)))
 
     def _update(self, node_id: int, content: RecordDict, sent: Params) -> Update:

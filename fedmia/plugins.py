@@ -2,10 +2,10 @@
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import field, make_dataclass
 from functools import lru_cache
-from types import NoneType, UnionType
+from types import GenericAlias, NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -118,6 +118,6 @@ def _plain(hint: Any) -> Any:
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType) and all(a in (*_PLAIN, NoneType) for a in inner):
         return hint
-    if origin is list and inner and inner[0] in _PLAIN:
-        return hint
+    if origin in (list, Sequence) and inner and inner[0] in _PLAIN:
+        return GenericAlias(list, (inner[0],))
     return Any

@@ -138,6 +138,8 @@ def train(stage: Stage, grid: Grid, run_dir: Path, on_round: OnRound) -> Trainin
         log.exception("training stopped after round %d", training.rounds)
         training.failure = f"after round {training.rounds}: {type(error).__name__}: {error}"
     training.faults = observed.faults
+    if training.failure is None and observed.rounds_seen == 0:
+        training.failure = f"no client answered in any of {stage.config.num_rounds} rounds"
     if training.failure is None and vantage.view(Observation(0, training.params, ())):
         writer.finish(training.params)
     return training

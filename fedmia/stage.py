@@ -183,15 +183,15 @@ def build_model(config: DictConfig, dataset: Dataset) -> nn.Module:
     return module
 
 
-def check_writable(folder: Path) -> None:
-    """Raise ``ConfigError`` unless files can be made in the output directory."""
+def check_writable(folder: Path, key: str = "output_dir") -> None:
+    """Raise ``ConfigError`` unless files can be made in a folder, which is made if need be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise ConfigError(
-            f"output_dir={folder}: expected a writable folder ({error.strerror})"
+            f"{key}={folder}: expected a writable folder ({error.strerror})"
         ) from None
 
 

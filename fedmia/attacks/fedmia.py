@@ -29,6 +29,8 @@ class FedMIA(Attack):
     The candidates are the same in every round (the released code draws new non-members in each,
     which alone creates a high TPR at low FPR).
 
+    A variance below 1e-8 is raised to it, as in the authors' code: Eq. 11 has no floor.
+
     Parameters
     ----------
     measurement

@@ -215,7 +215,7 @@ class TestPluginsFromOutside:
             "model.pixels=x: expected an integer"
         )
         with pytest.raises(ConfigError, match=r"^model=Flat: expected to take input of shape"):
-            run(tmp_path, ["model=flat", "model.pixels=63"], dirs)
+            run(tmp_path / "second", ["model=flat", "model.pixels=63"], dirs)
 
     def test_mods_stand_around_the_client_outermost_first(self, outside, tmp_path):
         module = """
