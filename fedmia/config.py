@@ -296,6 +296,9 @@ def _check(config: DictConfig) -> None:
         for name in _AT_ONCE:  # Flower waits for more nodes for ever
             wanted, there = node.get(name, 0), config.num_clients
             expect(wanted <= there, f"{key}.{name}", wanted, f"at most num_clients={there}")
+        malicious, most = node.get("num_malicious_nodes", 0), max(config.num_clients - 3, 0)
+        allowed = f"at most {most} (num_clients - 3: Krum needs a neighbour)"
+        expect(malicious <= most, f"{key}.num_malicious_nodes", malicious, allowed)
 
 
 def _check_groups(overrides: Sequence[str], config_dirs: Sequence[Path]) -> None:

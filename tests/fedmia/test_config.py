@@ -251,3 +251,16 @@ class TestPluginsFromOutside:
         )
         said = refusal("client/defenses=[outer]", "client.defenses.outer.nam=x", config_dirs=dirs)
         assert said.startswith("client.defenses.outer.nam: unknown key; did you mean name?")
+
+
+@pytest.mark.parametrize(("clients", "malicious", "fits"), [(4, 1, True), (4, 2, False)])
+def test_krum_must_be_left_with_a_neighbour(clients, malicious, fits):
+    overrides = ["strategy=krum", f"num_clients={clients}"]
+    overrides.append(f"strategy.num_malicious_nodes={malicious}")
+    if fits:
+        assert config.compose(overrides).strategy.num_malicious_nodes == malicious
+    else:
+        with pytest.raises(
+            ConfigError, match=r"^strategy\.num_malicious_nodes=2: expected at most"
+        ):
+            config.compose(overrides)
