@@ -23,12 +23,15 @@ def difference(after: Params, before: Params) -> dict[str, NDArray[Any]]:
 
 
 class Capability(StrEnum):
-    """Something an attack may need and a vantage may show."""
+    """Something an attack may need: a vantage shows the first four, the rest is knowledge."""
 
     GLOBAL_MODEL = "the global model"
     MANY_ROUNDS = "several rounds"
     CLIENT_UPDATES = "client updates"
     MANY_CLIENTS = "updates of several clients"
+    AUXILIARY = "auxiliary records"
+    RECIPE = "the training recipe"
+    KNOWN_MEMBERS = "known members"
 
 
 @dataclass(frozen=True)

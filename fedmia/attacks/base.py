@@ -1,39 +1,23 @@
 """What every attack is: a pure function of what its adversary has seen."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import ClassVar, final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedmia.knowledge import Knowledge, View
 from fedmia.records import Capability, Examples
-from fedmia.signals import Signals
-from fedmia.transcript import Transcript
+
+__all__ = ["Attack", "Knowledge", "NotApplicableError", "View"]
+
+
+KNOWLEDGE = frozenset({Capability.AUXILIARY, Capability.RECIPE, Capability.KNOWN_MEMBERS})
+"""What no vantage shows: it is the adversary's own."""
 
 
 class NotApplicableError(Exception):
-    """The vantage does not show what the attack needs; the text is the reason."""
-
-
-@dataclass(frozen=True)
-class Knowledge:
-    """What the adversary has beyond its vantage; public or its own, never membership.
-
-    ``auxiliary`` are records from the training distribution that are neither members nor
-    evaluated non-members (empty where the adversary has none).
-    """
-
-    auxiliary: Examples
-    num_classes: int
-
-
-@dataclass(frozen=True)
-class View:
-    """A transcript as one vantage shows it, and the signals computed from nothing else."""
-
-    transcript: Transcript
-    signals: Signals
+    """Vantage or knowledge lack what the attack needs; the text is the reason."""
 
 
 class Attack(ABC):
@@ -46,6 +30,8 @@ class Attack(ABC):
     needs: ClassVar[frozenset[Capability]]
     reference: ClassVar[str]
     """BibTeX key in ``docs/references.bib``."""
+    cheap: ClassVar[bool] = True
+    """Whether a score costs so little that it is computed again for rounds along the way."""
 
     def requirements(self) -> frozenset[Capability]:
         """Return what must be visible for these settings; ``needs`` unless they matter."""
@@ -71,11 +57,12 @@ class Attack(ABC):
         Raises
         ------
         NotApplicableError
-            If the view lacks something this attack needs.
+            If view and knowledge lack something this attack needs.
         FloatingPointError
             If a score is not finite.
         """
-        self.check_applicable(view.transcript.vantage, view.transcript.shows)
+        shown = view.transcript.shows | knowledge.gives
+        self.check_applicable(view.transcript.vantage, shown)
         scores = np.asarray(self.score(view, target, candidates, knowledge), dtype=np.float64)
         if scores.shape != (len(candidates),):
             raise ValueError(
@@ -89,11 +76,16 @@ class Attack(ABC):
 
     @final
     def check_applicable(self, vantage: str, shows: frozenset[Capability]) -> None:
-        """Raise ``NotApplicableError`` if a vantage lacks something this attack needs."""
-        if missing := sorted(self.requirements() - shows):
+        """Raise ``NotApplicableError`` unless vantage and knowledge together serve this attack."""
+        missing = self.requirements() - shows
+        if unseen := sorted(missing - KNOWLEDGE):
             raise NotApplicableError(
-                f"needs {', '.join(missing)}; vantage '{vantage}' shows "
-                f"{', '.join(sorted(shows)) or 'nothing'}"
+                f"needs {', '.join(unseen)}; vantage '{vantage}' shows "
+                f"{', '.join(sorted(shows - KNOWLEDGE)) or 'nothing'}"
+            )
+        if missing:
+            raise NotApplicableError(
+                f"needs {', '.join(sorted(missing))}, which the adversary has not (see knowledge)"
             )
 
     @abstractmethod

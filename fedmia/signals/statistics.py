@@ -1,6 +1,7 @@
 """The signals of one transcript: lazily computed arrays over rounds, clients and candidates."""
 
 import copy
+import hashlib
 import time
 from collections.abc import Callable
 from functools import cached_property
@@ -80,6 +81,7 @@ class Signals:
         self._length = len(transcript)
         self._final = final
         self._cache = cache
+        self._others: dict[str, Signals] = {}
         self._candidates = candidates
         self._model = copy.deepcopy(model).eval()
         self._x = torch.from_numpy(np.array(candidates.x))
@@ -140,6 +142,14 @@ class Signals:
         early.rounds_global = self.rounds_global[:rounds]
         early._stop = rounds
         return early
+
+    def of(self, records: Examples) -> "Signals":
+        """Return the signals of other records under the same transcript, kept once made."""
+        key = hashlib.sha256(records.x.tobytes() + records.y.tobytes()).hexdigest()
+        if key not in self._others:
+            self._others[key] = Signals(self._transcript, self._model, records, self._cache)
+        other = self._others[key]
+        return other if self._stop is None else other.until(self._stop)
 
     @cached_property
     def _present(self) -> NDArray[np.bool_]:
