@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -15,6 +15,7 @@ from fedmia.errors import ConfigError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+    from rich.progress import Progress
 
     from fedmia.results import Result
 
@@ -113,8 +114,10 @@ def run(
     def job(settings: "DictConfig", run_dir: Path) -> None:
         folders.append(run_dir)
         try:
-            with _progress(settings) as on_round:
-                result = experiment.run(settings, run_dir, on_round, stage=next(ready))
+            with _progress("starting", settings.num_rounds) as bar:
+                result = experiment.run(
+                    settings, run_dir, bar.on_round, stage=next(ready), on_attack=bar.on_attack
+                )
         except ConfigError as error:
             _complain(str(error))
             codes.append(2)
@@ -139,6 +142,29 @@ def run(
 
 
 @app.command()
+def plan(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
+    """Say what a run's candidates can show, without training.
+
+    For each false-positive rate of metrics.fprs: whether so many held-out records resolve it, how
+    wide the interval of the true-positive rate would be for an attack with an AUC of 0.7, and how
+    many held-out records it takes:
+
+        fedmia plan
+        fedmia plan dataset=purchase_like candidates.nonmembers=5000
+    """
+    from fedmia import config, experiment
+    from fedmia.planning import plan as plan_
+    from fedmia.report.planning import plan_table
+    from fedmia.runlog import quiet
+
+    quiet()
+    found = plan_(experiment.check(config.compose(overrides or [], config_dir or [])))
+    console = _stdout()
+    console.print(plan_table(found.rows))
+    console.print(found.text, highlight=False)
+
+
+@app.command()
 def attack(
     run_dir: Annotated[Path, typer.Argument(help="A run directory with a transcript.")],
     overrides: Overrides = None,
@@ -146,7 +172,7 @@ def attack(
 ) -> None:
     """Attack the transcript of a run again, without training.
 
-    Overrides may change attack, metrics and observer.vantage (to one that sees less):
+    Overrides may change attack, knowledge, metrics and observer.vantage (to one that sees less):
 
         fedmia attack runs/2026-01-31_12-00-00-000000
         fedmia attack RUN_DIR attack=fedmia attack.fedmia_i.measurement=logit_gap
@@ -159,7 +185,10 @@ def attack(
     from fedmia.runlog import quiet
 
     quiet()
-    folder, result = experiment.attack(run_dir, overrides or [], config_dir or [])
+    with _progress("reading", 1) as bar:
+        folder, result = experiment.attack(
+            run_dir, overrides or [], config_dir or [], bar.on_attack
+        )
     _show(result)
     print(folder.resolve(), flush=True)
     if result["status"] != "ok":
@@ -181,23 +210,31 @@ def report(
         fedmia report runs/sweep_a runs/sweep_b -o comparison.html
     """
     from fedmia import results
+    from fedmia.report.compare import compare
     from fedmia.report.html import render
-    from fedmia.report.table import comparison_table
+    from fedmia.report.table import comparison_table, difference_table
 
     try:
-        found = [result for _, result in results.find(dirs)]
+        found = results.find(dirs)
     except results.ResultError as error:
         raise ConfigError(str(error)) from None
     if not found:
         names = ", ".join(map(str, dirs))
         raise ConfigError(f"DIR={names}: expected at least one result.json below, found none")
-    if len(found) == 1:
-        _show(found[0])
+    runs = [result for _, result in found]
+    if len(runs) == 1:
+        _show(runs[0])
+        text = render(runs[0])
     else:
-        _stdout().print(comparison_table(found))
-    page = output or dirs[0] / ("report.html" if len(found) == 1 else "comparison.html")
+        comparison = compare(runs, [folder for folder, _ in found])
+        console = _stdout()
+        console.print(comparison_table(comparison))
+        if (differences := difference_table(comparison)) is not None:
+            console.print(differences)
+        text = render(runs, comparison)
+    page = output or dirs[0] / ("report.html" if len(runs) == 1 else "comparison.html")
     try:
-        page.write_text(render(found[0] if len(found) == 1 else found), encoding="utf-8")
+        page.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"--output={page}: expected a writable file ({error.strerror})") from None
     print(page.resolve(), flush=True)
@@ -242,33 +279,43 @@ def _show(result: "Result") -> None:
 def _stdout() -> Console:
     """Return the console for tables; a pipe or a log is not cut at 80 columns."""
     console = Console()
-    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=140)
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=100)
+
+
+class _Bar:
+    """A bar over the rounds of training, then over the attacks."""
+
+    def __init__(self, progress: "Progress", description: str, total: int) -> None:
+        self._progress = progress
+        self._task = progress.add_task(description, total=total, said="")
+
+    def on_round(self, server_round: int, accuracy: float | None) -> None:
+        """Show a finished round."""
+        said = "" if accuracy is None else f"test accuracy {accuracy:.3f}"
+        self._progress.update(self._task, completed=server_round, said=said, description="training")
+
+    def on_attack(self, done: int, total: int, name: str) -> None:
+        """Show an attack that starts."""
+        self._progress.update(
+            self._task, completed=done, total=total, said=name, description="attacking"
+        )
 
 
 @contextmanager
-def _progress(settings: "DictConfig") -> Iterator[Any]:
-    """Show a bar over the rounds; yields the function to call after each."""
+def _progress(description: str, total: int) -> Iterator[_Bar]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[accuracy]}"),
+        TextColumn("{task.fields[said]}"),
         TimeElapsedColumn(),
     )
     console = Console(stderr=True)
     hidden = not console.is_terminal  # it would leave an empty line behind
     with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
-        task = progress.add_task("starting", total=settings.num_rounds, accuracy="")
-
-        def on_round(server_round: int, accuracy: float | None) -> None:
-            said = "" if accuracy is None else f"test accuracy {accuracy:.3f}"
-            progress.update(task, completed=server_round, accuracy=said, description="training")
-            if server_round == settings.num_rounds:
-                progress.update(task, description="attacking")
-
-        yield on_round
+        yield _Bar(progress, description, total)
 
 
 def _complain(text: str) -> None:

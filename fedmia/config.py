@@ -9,7 +9,6 @@ import itertools
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,47 +18,18 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from fedmia.errors import ConfigError, expect
 from fedmia.explain import explain, unknown
 from fedmia.plugins import NESTED, check_plugin, plugins
+from fedmia.settings import Config, check_ranges
 
 _HERE = Path(__file__).resolve().parent
 _AT_ONCE = ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes")
 CONF = next(p for p in (_HERE / "conf", _HERE.parent / "conf") if p.is_dir())
-
-
-@dataclass
-class CandidatesConfig:
-    """Which records attacks are asked about."""
-
-    nonmembers: int = 900
-    null_run: bool = False
-
-
-@dataclass
-class Config:
-    """The shape of every configuration; plug-ins have the shape of their constructors."""
-
-    seed: int = 0
-    num_rounds: int = 30
-    num_clients: int = 10
-    num_threads: int = 1
-    output_dir: str = "runs"
-    candidates: CandidatesConfig = field(default_factory=CandidatesConfig)
-    dataset: Any = MISSING
-    partition: Any = MISSING
-    model: Any = MISSING
-    train: Any = MISSING
-    pool: Any = MISSING
-    strategy: Any = MISSING
-    client: Any = MISSING
-    observer: Any = MISSING
-    attack: Any = MISSING
-    metrics: Any = MISSING
 
 
 def options(group: str, config_dirs: Sequence[Path] = ()) -> list[str]:
@@ -191,7 +161,8 @@ def amend(
 ) -> DictConfig:
     """Return a saved configuration with overrides applied on top of it.
 
-    An option chosen for a group replaces the group; a value changes that value alone.
+    An option chosen for a group (or, as ``group@place``, for a place) replaces what is there; a
+    value changes that value alone.
 
     Raises
     ------
@@ -199,12 +170,14 @@ def amend(
         As :func:`compose`.
     """
     parsed = _parse(overrides)
-    chosen = {o.get_key_element() for o in parsed} & set(groups(config_dirs))
-    anew = [o for o in parsed if o.get_key_element().split(".")[0] in chosen]
+    known = set(groups(config_dirs))
+    chosen = {k for o in parsed if (k := o.get_key_element()).partition("@")[0] in known}
+    anew = [o for o in parsed if {k := o.get_key_element(), k.split(".")[0]} & chosen]
     fresh = compose([o.input_line or "" for o in anew], config_dirs)
     amended = copy.deepcopy(config)
-    for group in chosen:
-        amended[group] = fresh[group]
+    for key in chosen:
+        place = key.partition("@")[2] or key
+        OmegaConf.update(amended, place, OmegaConf.select(fresh, place), merge=False)
     OmegaConf.set_struct(amended, True)
     for override in (o for o in parsed if o not in anew):
         key, value = override.get_key_element(), override.value()
@@ -212,8 +185,8 @@ def amend(
             OmegaConf.update(amended, key, value)
         except OmegaConfBaseException:
             parent, _, leaf = key.rpartition(".")
-            known = [str(k) for k in OmegaConf.select(amended, parent) or {}]
-            raise ConfigError(unknown(leaf, parent, known)) from None
+            there = [str(k) for k in OmegaConf.select(amended, parent) or {}]
+            raise ConfigError(unknown(leaf, parent, there)) from None
     _check(amended)
     return amended
 
@@ -280,17 +253,11 @@ def _check(config: DictConfig) -> None:
         if OmegaConf.is_missing(config, str(key)):
             raise ConfigError(f"{key}=???: expected one of {', '.join(options(str(key)))}")
     try:
-        OmegaConf.resolve(config)
+        OmegaConf.resolve(copy.deepcopy(config))
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"${{…}}: expected to be resolvable ({reason})") from None
-    expect(bool(config.output_dir.strip()), "output_dir", config.output_dir, "a folder")
-    expect(config.seed >= 0, "seed", config.seed, "at least 0")
-    expect(config.num_rounds >= 1, "num_rounds", config.num_rounds, "at least 1")
-    expect(config.num_clients >= 1, "num_clients", config.num_clients, "at least 1")
-    expect(config.num_threads >= 1, "num_threads", config.num_threads, "at least 1")
-    nonmembers = config.candidates.nonmembers
-    expect(nonmembers >= 10, "candidates.nonmembers", nonmembers, "at least 10")
+    check_ranges(config)
     for key, node in plugins(config):
         check_plugin(key, node)
         for name in _AT_ONCE:  # Flower waits for more nodes for ever

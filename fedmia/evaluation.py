@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import tensor
 
-from fedmia import audit
-from fedmia.attacks.base import Attack, NotApplicableError, View
+from fedmia import adversary, audit
+from fedmia.attacks.base import Attack, NotApplicableError
+from fedmia.knowledge import Knowledge, Positions, View
 from fedmia.membership import Membership
 from fedmia.metrics import auc, roc_points
 from fedmia.pairs import pair
@@ -21,6 +22,9 @@ from fedmia.signals.forward import evaluate as forward
 from fedmia.stage import Stage
 
 log = logging.getLogger(__name__)
+
+OnAttack = Callable[[int, int, str], None]
+"""Called before each attack with how many are done, how many there are, and its name."""
 
 _BINS = 40
 _CURVE_POINTS = 10
@@ -33,12 +37,14 @@ class Targets:
 
     ``nodes`` are the targets' node ids (one ``None``: the federation as a whole), ``clients``
     their numbers; ``owner`` (n,) says in which row of the scores a candidate is a member, −1 held
-    out, −2 not evaluated.
+    out, −2 not evaluated. ``known`` are the members and non-members of each target that its
+    adversary knows, as positions among the candidates; they are not evaluated.
     """
 
     nodes: tuple[int | None, ...]
     clients: tuple[int, ...]
     owner: NDArray[np.int64]
+    known: tuple[tuple[Positions, Positions], ...]
 
 
 def targets(stage: Stage, view: View, nodes: Mapping[int, int]) -> Targets:
@@ -55,11 +61,47 @@ def targets(stage: Stage, view: View, nodes: Mapping[int, int]) -> Targets:
         rows = np.full(stage.config.num_clients + 1, -2)
         rows[list(clients)] = np.arange(len(clients))
         rows[-1] = -1
-        return Targets(tuple(n for _, n in seen), clients, rows[owner])
+        return _with_known(stage, tuple(n for _, n in seen), clients, rows[owner])
     merged = np.minimum(owner, 0)
     if stage.observer.vantage == "participant":
         merged = np.where(owner == stage.observer.participant, -2, merged)
-    return Targets((None,), (0,), merged)
+    return _with_known(stage, (None,), (0,), merged)
+
+
+def _with_known(
+    stage: Stage,
+    nodes: tuple[int | None, ...],
+    clients: tuple[int, ...],
+    owner: NDArray[np.int64],
+) -> Targets:
+    """Tell each adversary some members, and held-out records of the same labels.
+
+    The told members have the label proportions of all, so that those left to judge have them too.
+    """
+    share, rng = stage.config.knowledge.known_members, generator(stage.seed, "known members")
+    labels = stage.dataset.y[stage.candidates.index]
+    held_out = rng.permutation(np.flatnonzero(owner == -1))
+    known: list[tuple[Positions, Positions]] = []
+    for row in range(len(nodes)):
+        members = _spread(rng.permutation(np.flatnonzero(owner == row)), labels)
+        told = members[: min(round(share * len(members)), len(members) - 1)]
+        known.append((told, _alike(held_out, labels, told)))
+    judged = owner.copy()
+    judged[np.concatenate([np.concatenate(pair) for pair in known])] = -2
+    return Targets(nodes, clients, judged, tuple(known))
+
+
+def _spread(positions: Positions, labels: NDArray[np.int64]) -> Positions:
+    """Return the positions in an order of which every beginning has the labels of the whole."""
+    own = labels[positions]
+    place = np.array([(own[:i] == label).sum() for i, label in enumerate(own)])
+    return positions[np.argsort((place + 0.5) / np.bincount(own)[own], kind="stable")]
+
+
+def _alike(pool: Positions, labels: NDArray[np.int64], like: Positions) -> Positions:
+    """Return the first of the pool that have, label for label, those of ``like`` if it has them."""
+    wanted = np.bincount(labels[like], minlength=int(labels.max()) + 1)
+    return np.concatenate([pool[labels[pool] == c][:count] for c, count in enumerate(wanted)])
 
 
 @dataclass
@@ -72,7 +114,13 @@ class Measured:
     seconds: float
 
 
-def evaluate(stage: Stage, view: View, who: Targets, failure: str | None) -> Measured:
+def evaluate(
+    stage: Stage,
+    view: View,
+    who: Targets,
+    failure: str | None,
+    on_attack: OnAttack = lambda done, total, name: None,
+) -> Measured:
     """Attack and measure.
 
     A vantage that lacks what an attack needs gives a ``not_applicable`` row. Where training
@@ -81,19 +129,22 @@ def evaluate(stage: Stage, view: View, who: Targets, failure: str | None) -> Mea
     start = time.perf_counter()
     examples = stage.dataset.examples(stage.candidates.index)
     measured = Measured([], [], {}, 0.0)
-    for name, attack in stage.attacks.items():
+    knows = adversary.knowledge(stage, view, who.known)
+    shown = view.transcript.shows | knows[0].gives
+    for done, (name, attack) in enumerate(stage.attacks.items()):
+        on_attack(done, len(stage.attacks), name)
         row: dict[str, Any] = {"name": name, "vantage": view.transcript.vantage}
         measured.attacks.append(row)
         try:
-            attack.check_applicable(view.transcript.vantage, view.transcript.shows)
+            attack.check_applicable(view.transcript.vantage, shown)
             if failure is not None:
                 row |= {"status": "failed", "reason": failure}
                 continue
-            began, signals = time.perf_counter(), view.signals.seconds
-            scores = _scores(attack, view, who, examples, stage)
-            spent = time.perf_counter() - began - (view.signals.seconds - signals)
+            began, apart = time.perf_counter(), _shared_seconds(view, knows)
+            scores = _scores(attack, view, who, examples, knows)
+            spent = time.perf_counter() - began - (_shared_seconds(view, knows) - apart)
             row |= _measure(name, scores, who, examples, stage)
-            row["auc_per_round"] = _curve(attack, view, who, examples, stage)
+            row["auc_per_round"] = _curve(attack, view, who, examples, knows)
             row["seconds"] = max(spent, 0.0)
             measured.scores[name] = scores
         except NotApplicableError as error:
@@ -111,9 +162,16 @@ def evaluate(stage: Stage, view: View, who: Targets, failure: str | None) -> Mea
 
 
 def _scores(
-    attack: Attack, view: View, who: Targets, examples: Examples, stage: Stage
+    attack: Attack, view: View, who: Targets, examples: Examples, knows: Sequence[Knowledge]
 ) -> NDArray[np.float64]:
-    return np.stack([attack(view, node, examples, stage.knowledge) for node in who.nodes])
+    pairs = zip(who.nodes, knows, strict=True)
+    return np.stack([attack(view, node, examples, known) for node, known in pairs])
+
+
+def _shared_seconds(view: View, knows: Sequence[Knowledge]) -> float:
+    """Return the time spent so far on what all attacks share."""
+    shadows = knows[0].shadows
+    return view.signals.seconds + (shadows.seconds if shadows else 0.0)
 
 
 def _measure(
@@ -147,11 +205,11 @@ def _histogram(scores: NDArray[np.float64], owner: NDArray[np.int64]) -> dict[st
 
 
 def _curve(
-    attack: Attack, view: View, who: Targets, examples: Examples, stage: Stage
+    attack: Attack, view: View, who: Targets, examples: Examples, knows: Sequence[Knowledge]
 ) -> list[dict[str, Any]] | None:
-    """Return the pooled AUC that the attack would have had after each of some rounds."""
+    """Return the pooled AUC that a cheap attack would have had after each of some rounds."""
     total = len(view.transcript)
-    if total < 2:
+    if total < 2 or not attack.cheap:
         return None
     points = []
     for rounds in np.unique(np.linspace(1, total, min(total, _CURVE_POINTS)).round().astype(int)):
@@ -161,7 +219,7 @@ def _curve(
         entry: dict[str, Any] = {"round": view.transcript.rounds[rounds - 1], "auc": None}
         points.append(entry)
         try:
-            scores = _scores(attack, early, who, examples, stage)
+            scores = _scores(attack, early, who, examples, knows)
         except NotApplicableError:
             continue
         pairs = pair(scores, who.owner)

@@ -1,7 +1,5 @@
 """One experiment, told in a page: build, train under observation, attack, measure, write."""
 
-import importlib.metadata
-import platform
 import shutil
 import time
 from collections.abc import Sequence
@@ -13,24 +11,22 @@ import numpy as np
 from flwr.serverapp import Grid
 from omegaconf import DictConfig
 
-from fedmia import audit, config, results
-from fedmia.attacks.base import View
+from fedmia import config, results
+from fedmia.document import document, guards
 from fedmia.errors import ConfigError
-from fedmia.evaluation import Measured, Targets, evaluate, targets
+from fedmia.evaluation import Measured, OnAttack, Targets, evaluate, targets
+from fedmia.knowledge import View
 from fedmia.observe import Observer
 from fedmia.recording import OnRound, Training, train
 from fedmia.report.html import render
 from fedmia.runlog import logging_to
-from fedmia.seeding import generator
 from fedmia.signals import Signals
 from fedmia.stage import Stage, check_applicable, check_writable, prepare
 from fedmia.training import FlatModel, accuracy, torch_threads
 from fedmia.transcript import Transcript, TranscriptError
 from fedmia.truth import Truth
 
-_PACKAGES = ("fedmia", "flwr", "ray", "torch", "numpy", "hydra-core", "safetensors")
-_ATTACK_KEYS = ("attack", "metrics", "observer")
-_CONFIDENCE = 0.95
+_ATTACK_KEYS = ("attack", "knowledge", "metrics", "observer")
 
 
 def check(settings: DictConfig) -> Stage:
@@ -51,6 +47,7 @@ def run(
     on_round: OnRound = lambda server_round, test_accuracy: None,
     grid: Grid | None = None,
     stage: Stage | None = None,
+    on_attack: OnAttack = lambda done, total, name: None,
 ) -> results.Result:
     """Run one experiment and write its run directory.
 
@@ -66,6 +63,8 @@ def run(
         A running federation, e.g. Flower's; ``None`` starts the configured pool.
     stage
         The configuration's parts, if they were already built.
+    on_attack
+        Called before each attack.
     """
     check_writable(run_dir, "the run directory")
     if (run_dir / "transcript").exists():
@@ -86,11 +85,12 @@ def run(
         trained = time.perf_counter()
         truth = Truth(training.nodes, stage.split)
         transcript = Transcript(run_dir / "transcript")
-        view, who, measured = attack_transcript(stage, transcript, truth, training.failure)
-        result = _document(stage, measured, who)
+        failure = training.failure
+        view, who, measured = attack_transcript(stage, transcript, truth, failure, on_attack)
+        result = document(stage, measured, who)
         result |= {
-            "status": "failed" if training.failure or _failed(measured) else "ok",
-            "reason": training.failure or _failed(measured),
+            "status": "failed" if failure or _failed(measured) else "ok",
+            "reason": failure or _failed(measured),
             "utility": _utility(stage, training),
             "faults": [
                 {"round": f.round, "client": training.nodes.get(f.node_id), "reason": f.reason}
@@ -106,11 +106,14 @@ def run(
         }
         if not stage.observer.keep_transcript:
             shutil.rmtree(run_dir / "transcript")
-        return _write(run_dir, result)
+        return _write(run_dir, result, measured, who, stage)
 
 
 def attack(
-    run_dir: Path, overrides: Sequence[str], config_dirs: Sequence[Path] = ()
+    run_dir: Path,
+    overrides: Sequence[str],
+    config_dirs: Sequence[Path] = (),
+    on_attack: OnAttack = lambda done, total, name: None,
 ) -> tuple[Path, results.Result]:
     """Attack the transcript of a finished (or still running) run again, without training.
 
@@ -123,7 +126,8 @@ def attack(
     """
     settings = config.load(run_dir / ".hydra" / "config.yaml")
     for key in config.keys(overrides):
-        group = key.split(".")[0].split("/")[0]
+        group = key.partition("@")[2] or key
+        group = group.split(".")[0].split("/")[0]
         if group not in _ATTACK_KEYS:
             allowed = ", ".join(_ATTACK_KEYS)
             raise ConfigError(f"{key}: expected one of {allowed}; the rest was fixed in training")
@@ -143,13 +147,13 @@ def attack(
     transcript = _narrow(transcript, stage.observer, truth)
     if not len(transcript) and transcript.final is None:
         raise ConfigError(f"{transcript.path}: expected at least one complete round, found none")
-    check_applicable(stage.attacks, stage.observer)
+    check_applicable(stage)
     folder = run_dir / f"attack_{datetime.now(UTC):%Y-%m-%d_%H-%M-%S-%f}"
     folder.mkdir()
     with logging_to(folder / "run.log"), torch_threads(settings.num_threads):
         before = results.read(run_dir / results.FILE_NAME) if _has_result(run_dir) else None
-        view, who, measured = attack_transcript(stage, transcript, truth, None)
-        result = _document(stage, measured, who)
+        view, who, measured = attack_transcript(stage, transcript, truth, None, on_attack)
+        result = document(stage, measured, who)
         result["notes"] += [f"damaged and left out: {name}" for name in transcript.damaged]
         missing = settings.num_rounds - len(transcript)
         if missing > 0 and stage.observer.vantage == "server":
@@ -170,18 +174,22 @@ def attack(
                 "per_round_s": None,
             },
         }
-        return folder, _write(folder, result)
+        return folder, _write(folder, result, measured, who, stage)
 
 
 def attack_transcript(
-    stage: Stage, transcript: Transcript, truth: Truth, failure: str | None
+    stage: Stage,
+    transcript: Transcript,
+    truth: Truth,
+    failure: str | None,
+    on_attack: OnAttack = lambda done, total, name: None,
 ) -> tuple[View, Targets, Measured]:
     """Compute signals, run the attacks and measure them against the truth."""
     examples = stage.dataset.examples(stage.candidates.index)
     signals = Signals(transcript, stage.model, examples, transcript.path / "signals")
     view = View(transcript, signals)
     who = targets(stage, view, truth.nodes)
-    return view, who, evaluate(stage, view, who, failure)
+    return view, who, evaluate(stage, view, who, failure, on_attack)
 
 
 def _narrow(transcript: Transcript, observer: Observer, truth: Truth) -> Transcript:
@@ -200,71 +208,6 @@ def _narrow(transcript: Transcript, observer: Observer, truth: Truth) -> Transcr
             f"'{transcript.vantage}', which recorded this run"
         )
     return transcript.through(vantage.name, vantage.shows, vantage.view)
-
-
-def _document(stage: Stage, measured: Measured, who: Targets) -> dict[str, Any]:
-    """Return the parts of the result that follow from configuration and attacks."""
-    plain = config.to_dict(stage.config)
-    owner, candidates = stage.candidates.owner, stage.candidates
-    members = int((who.owner >= 0).sum())
-    others = members * (len(who.nodes) - 1) if len(who.nodes) > 1 else 0
-    nonmembers = int((owner == -1).sum())
-    rng = generator(stage.seed, "audit")
-    bound, ceiling = None, None
-    confounded = [b["name"] for b in measured.baselines if not _covers_chance(b)]
-    notes = _notes(stage)
-    if confounded and measured.scores:
-        # Members and held-out records differ without any training: the scores prove no leak.
-        notes.append(f"no ε is given: {', '.join(confounded)} can tell members without training")
-    if measured.scores and not confounded:
-        bound = audit.epsilon_from_attacks(measured.scores, who.owner, 0.0, _CONFIDENCE, rng)
-        # The bound spends half of the records on its threshold and is valid for all attacks.
-        each = 1 - (1 - _CONFIDENCE) / len(measured.scores)
-        ceiling = audit.epsilon_ceiling(max(members // 2, 1), max(nonmembers // 2, 1), 0.0, each)
-    return {
-        "schema": results.SCHEMA,
-        "key": results.config_key(plain),
-        "config": plain,
-        "versions": _versions(),
-        "seed": stage.seed,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "candidates": {
-            "members": members,
-            "nonmembers": nonmembers,
-            "other_members": others,
-            "auxiliary": len(stage.knowledge.auxiliary),
-            "null_run": bool(stage.config.candidates.null_run),
-            "sha256": candidates.sha256,
-            "split_sha256": stage.split.sha256,
-        },
-        "attacks": measured.attacks,
-        "baselines": measured.baselines,
-        "privacy": {
-            "epsilon_claimed": None,
-            "delta": None,
-            "epsilon_lower_bound": bound,
-            "epsilon_ceiling": ceiling,
-            "confidence": _CONFIDENCE,
-        },
-        "notes": notes,
-    }
-
-
-def _covers_chance(row: dict[str, Any]) -> bool:
-    low, high = row["auc_ci"]
-    return bool(low <= 0.5 <= high)
-
-
-def _notes(stage: Stage) -> list[str]:
-    notes = []
-    if noise := stage.config.dataset.get("label_noise"):
-        notes.append(f"{noise:.0%} of all labels were re-drawn uniformly, held-out ones included")
-    wanted, got = stage.config.candidates.nonmembers, len(stage.split.nonmembers)
-    if got < wanted:
-        notes.append(f"{got} held-out records instead of {wanted}: the rarest class has no more")
-    if stage.config.candidates.null_run:
-        notes.append("null run: nobody trained on any candidate, so every AUC should be 0.5")
-    return notes
 
 
 def _utility(stage: Stage, training: Training) -> dict[str, Any]:
@@ -289,15 +232,14 @@ def _has_result(run_dir: Path) -> bool:
     return (run_dir / results.FILE_NAME).exists()
 
 
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        found[name] = importlib.metadata.version(name)
-    return found
-
-
-def _write(folder: Path, document: dict[str, Any]) -> results.Result:
-    results.write(folder / results.FILE_NAME, document)
+def _write(
+    folder: Path, found: dict[str, Any], measured: Measured, who: Targets, stage: Stage
+) -> results.Result:
+    kept: dict[str, Any] = {f"score/{name}": s for name, s in measured.scores.items()}
+    labels = stage.dataset.y[stage.candidates.index]
+    np.savez_compressed(folder / results.SCORES_NAME, owner=who.owner, labels=labels, **kept)
+    found["guards"] = guards(stage, found)
+    results.write(folder / results.FILE_NAME, found)
     result = results.read(folder / results.FILE_NAME)
     (folder / "report.html").write_text(render(result), encoding="utf-8")
     return result

@@ -13,8 +13,10 @@ from scipy.special import expit, logit
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from fedmia.metrics import ROUNDING, Floats, Ints, auc, resolved, twice_below
+from fedmia.metrics import ROUNDING, Floats, Ints, auc, placements, resolved
 from fedmia.pairs import Pairs
+
+Weights = NDArray[np.int32] | NDArray[np.int64]
 
 _CHUNK = 4_000_000  # bootstrap weights held at once
 _ENOUGH_TARGETS = 5
@@ -78,10 +80,7 @@ def _widen(pairs: Pairs, low: float, high: float, tail: float) -> list[float]:
 def _auc_variance(pairs: Pairs, value: float) -> tuple[float, float]:
     """Return the variance of the pooled AUC and its degrees of freedom."""
     s, m = pairs.scores, pairs.members
-    placement = np.empty(s.size)
-    placement[m] = twice_below(s[m], s[~m]) / (2 * (~m).sum())
-    placement[~m] = 1 - twice_below(s[~m], s[m]) / (2 * m.sum())
-    influence = (placement - value) / np.where(m, m.sum(), (~m).sum())
+    influence = (placements(s, m) - value) / np.where(m, m.sum(), (~m).sum())
 
     row, record = pairs.row_index, pairs.record_index
     M, N, K = int(m.sum()), pairs.num_nonmembers, int(row.max()) + 1
@@ -121,18 +120,42 @@ def _bootstrap_rates(
     *,
     resample_targets: bool,
 ) -> Floats:
-    """Return resampled TPRs of shape (draws, len(fprs)): weights on scores sorted once.
+    """Return resampled TPRs of shape (draws, len(fprs)).
 
     Distinct non-members are drawn with replacement, and either the members or whole targets.
     """
+    K = int(pairs.row_index.max()) + 1
+    of_record = resampled_records(pairs, draws, rng, members=not resample_targets)
+    of_row = _resample(rng, K, draws) if resample_targets else np.ones((draws, K), dtype=np.int32)
+    return weighted_rates(pairs, fprs, of_record, of_row)
+
+
+def resampled_records(
+    pairs: Pairs, draws: int, rng: np.random.Generator, *, members: bool = True
+) -> NDArray[np.int32]:
+    """Return how often each record is drawn, shape (draws, records): with replacement, by kind.
+
+    Without ``members``, each of these is drawn once.
+    """
+    held = np.bincount(pairs.record_index, pairs.members) > 0
+    weights = np.ones((draws, held.size), dtype=np.int32)
+    for group in (~held, held & members):
+        if group.any():
+            weights[:, group] = _resample(rng, int(group.sum()), draws)
+    return weights
+
+
+def weighted_rates(
+    pairs: Pairs, fprs: Sequence[float], of_record: Weights, of_row: Weights
+) -> Floats:
+    """Return the pooled TPRs at each FPR where records and rows count several times or not at all.
+
+    Scores are sorted once. Weights of shape (draws, records) and (draws, rows), both numbered as
+    in :class:`Pairs`; the result has shape (draws, len(fprs)).
+    """
     s, m = pairs.scores, pairs.members
     row, record = pairs.row_index, pairs.record_index
-    K, held = int(row.max()) + 1, np.bincount(record, m) > 0
-    of_record = np.ones((draws, held.size), dtype=np.int32)
-    for group in (~held, held & (not resample_targets)):
-        if group.any():
-            of_record[:, group] = _resample(rng, int(group.sum()), draws)
-    of_row = _resample(rng, K, draws) if resample_targets else np.ones((draws, K), dtype=np.int32)
+    draws, K = of_row.shape
 
     order = np.argsort(-s[~m])
     rivals, rival_row, rival = s[~m][order], row[~m][order], record[~m][order]
@@ -140,7 +163,7 @@ def _bootstrap_rates(
     member_row, member = row[m][order], record[m][order]
     # how many members lie strictly above each possible threshold; all of them above none
     above = np.append(np.searchsorted(-s[m][order], -rivals), member.size)
-    pair_count = np.zeros((K, held.size))
+    pair_count = np.zeros((K, of_record.shape[1]))
     pair_count[rival_row, rival] = 1
 
     rates = np.empty((draws, len(fprs)))

@@ -63,7 +63,13 @@ class Shadows(Protocol):
 
     All are computed when first asked for, and kept. With ``online`` the training sets are drawn
     from candidates and auxiliary records together, else from auxiliary records alone.
+    ``seconds`` is the time spent on it so far.
     """
+
+    seconds: float
+
+    def __hash__(self) -> int:
+        """Return the same number for one object, so that what is learnt from it can be kept."""
 
     def federations(self, online: bool = False) -> References:
         """Return the global models after the last round of many shadow federations."""

@@ -9,8 +9,14 @@ from numpy.typing import ArrayLike
 
 from fedmia.errors import expect
 from fedmia.intervals import auc_with_interval, rate_intervals
-from fedmia.metrics import balanced_accuracy, label_matched_auc
+from fedmia.metrics import achieved_rate, balanced_accuracy, label_matched_auc, ppv
 from fedmia.pairs import Pairs, pair
+from fedmia.sources import source_accuracy, wilson_interval
+
+PRIORS = (0.01, 0.1, 0.5)
+"""Shares of members among those asked about, at which a precision is given."""
+PRECISION_FPR = 0.01
+"""The nominal false-positive rate of that precision."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +57,8 @@ class Membership:
         """Measure one attack on all its targets.
 
         Row k's members are the records it owns, its non-members the held-out ones. Members of
-        other clients are compared in ``other_members`` and nowhere else. Rows without members
-        have nothing to find and are left out of everything pooled.
+        other clients count in ``other_members`` and ``source_accuracy`` and nowhere else. Rows
+        without members have nothing to find and are left out of everything pooled.
 
         Parameters
         ----------
@@ -63,7 +69,7 @@ class Membership:
         labels
             Shape (n,).
         rng
-            Draws the halves of the balanced accuracy and the bootstrap.
+            Draws the halves of the balanced accuracy, the bootstrap and the calibration halves.
 
         Returns
         -------
@@ -71,8 +77,12 @@ class Membership:
             Plain values for JSON: ``auc``, ``auc_ci``, ``tpr_at_fpr``, ``tpr_ci``,
             ``balanced_accuracy``, ``advantage``, ``auc_label_matched`` (within a target),
             ``other_members`` (``auc``, ``auc_ci``, ``tpr_at_fpr``, or ``None`` without any),
-            ``per_target`` (the same three by row) and ``auc_target_mean``. A rate below one over
-            the number of distinct non-members is ``None``, never a number.
+            ``per_target`` (the same three by row) and ``auc_target_mean``; ``achieved_fpr`` and
+            ``achieved_tpr`` (:func:`fedmia.metrics.achieved_rate`), ``ppv`` by prior at a nominal
+            FPR of 1% so set, ``min_fpr`` (one over the distinct non-members), and
+            ``source_accuracy``, ``source_accuracy_ci``, ``source_chance`` (:mod:`fedmia.sources`;
+            ``None`` where there is one row). A rate below one over the number of distinct
+            non-members is ``None``, never a number.
 
         Raises
         ------
@@ -85,6 +95,8 @@ class Membership:
         found = [t["auc"] for t in targets if t["auc"] is not None]
         return {
             **self._measure(pairs, rng),
+            **self._calibrated(pairs, rng),
+            **self._source(scores, owner),
             "other_members": None if others.members.all() else self._brief(others),
             "per_target": targets,
             "auc_target_mean": float(np.mean(found)),
@@ -99,6 +111,36 @@ class Membership:
             "balanced_accuracy": accuracy,
             "advantage": None if accuracy is None else 2 * accuracy - 1,
             "auc_label_matched": label_matched_auc(pairs.scores, pairs.members, pairs.strata),
+        }
+
+    def _calibrated(self, pairs: Pairs, rng: np.random.Generator) -> dict[str, Any]:
+        s, m, records = pairs.scores, pairs.members, pairs.records
+        *rates, known = (
+            achieved_rate(s, m, fpr, rng, records) for fpr in [*self.fprs, PRECISION_FPR]
+        )
+        least = 1 / pairs.num_nonmembers
+        return {
+            "achieved_fpr": self._by_fpr([rate and rate[0] for rate in rates]),
+            "achieved_tpr": self._by_fpr([rate and rate[1] for rate in rates]),
+            # so few records cannot tell a lower rate from the least one that they resolve
+            "ppv": {
+                f"{prior:g}": known and ppv(known[1], max(known[0], least), prior)
+                for prior in PRIORS
+            },
+            "min_fpr": least,
+        }
+
+    def _source(self, scores: ArrayLike, owner: ArrayLike) -> dict[str, Any]:
+        rows = np.shape(scores)[0]
+        if rows < 2:
+            return dict.fromkeys(("source_accuracy", "source_accuracy_ci", "source_chance"))
+        value = source_accuracy(scores, owner)
+        return {
+            "source_accuracy": value,
+            "source_accuracy_ci": wilson_interval(
+                value, int((np.asarray(owner) >= 0).sum()), self.confidence
+            ),
+            "source_chance": 1 / rows,
         }
 
     def _target(self, pairs: Pairs, row: int) -> dict[str, Any]:

@@ -99,6 +99,58 @@ def balanced_accuracy(
     return float(np.mean(results))
 
 
+def achieved_rate(
+    scores: ArrayLike,
+    members: ArrayLike,
+    nominal: float,
+    rng: np.random.Generator,
+    records: ArrayLike | None = None,
+) -> tuple[float, float] | None:
+    """Return the (FPR, TPR) of a threshold set for a nominal FPR on other non-members.
+
+    Non-members are halved at random. Each half sets the threshold of :func:`tpr_at_fpr`, the other
+    half is accused by it; both results are averaged. Of independent, untied scores a share of
+    (k + 1)/(N/2 + 1) is accused in expectation, k = floor(nominal · N/2): more than ``nominal``,
+    the more so the fewer non-members there are.
+
+    Parameters
+    ----------
+    scores, members, records
+        As in :func:`balanced_accuracy`.
+    nominal
+        The FPR that is aimed at, in (0, 1].
+    rng
+        Draws the halves.
+
+    Returns
+    -------
+    tuple of float or None
+        ``None`` where half of the distinct non-members cannot resolve the rate. Raises as
+        :func:`auc`.
+    """
+    s, m = _checked(scores, members)
+    _, ids = np.unique(np.arange(s.size) if records is None else records, return_inverse=True)
+    distinct = rng.permutation(np.unique(ids[~m]))
+    if not resolved(nominal, distinct.size // 2):
+        return None
+    first = np.isin(ids[~m], distinct[: distinct.size // 2])
+    thresholds = [threshold_at(s[~m][half], nominal) for half in (first, ~first)]
+    fpr = [(s[~m][half] > t).mean() for half, t in zip((~first, first), thresholds, strict=True)]
+    return float(np.mean(fpr)), float(np.mean([(s[m] > t).mean() for t in thresholds]))
+
+
+def ppv(tpr: float, fpr: float, prior: float) -> float | None:
+    """Return the share of accusations that are right, π·TPR / (π·TPR + (1 − π)·FPR).
+
+    π is the share of members among the records that are asked about. ``None`` where nobody is
+    accused. Raises ``ValueError`` if a rate is not in [0, 1] or the prior not in (0, 1).
+    """
+    if not (0 <= tpr <= 1 and 0 <= fpr <= 1 and 0 < prior < 1):
+        raise ValueError(f"tpr={tpr}, fpr={fpr}, prior={prior}: expected in [0, 1], [0, 1], (0, 1)")
+    right, wrong = prior * tpr, (1 - prior) * fpr
+    return right / (right + wrong) if right + wrong > 0 else None
+
+
 def label_matched_auc(scores: ArrayLike, members: ArrayLike, labels: ArrayLike) -> float | None:
     """Return the AUC in which a member meets only non-members of its own label.
 
@@ -139,11 +191,27 @@ def resolved(fpr: float, nonmembers: int) -> bool:
 
 def rate_above(members: Floats, nonmembers: Floats, fpr: float) -> float:
     """Return the TPR of :func:`tpr_at_fpr` for scores given by kind, whatever N resolves."""
+    return float((members > threshold_at(nonmembers, fpr)).mean())
+
+
+def threshold_at(nonmembers: Floats, fpr: float) -> float:
+    """Return the score above which lie at most floor(fpr · N) of N non-members' scores."""
     allowed = int(fpr * nonmembers.size + ROUNDING)
     if allowed >= nonmembers.size:
-        return 1.0
-    threshold = np.partition(nonmembers, -allowed - 1)[-allowed - 1]
-    return float((members > threshold).mean())
+        return -np.inf
+    return float(np.partition(nonmembers, -allowed - 1)[-allowed - 1])
+
+
+def placements(scores: Floats, members: Bools) -> Floats:
+    """Return, for each score, the share of the other kind that it beats in the right direction.
+
+    Shape (p,). Their mean over members is the AUC, and so is that over non-members.
+    """
+    placement = np.empty(scores.size)
+    inside, outside = scores[members], scores[~members]
+    placement[members] = twice_below(inside, outside) / (2 * outside.size)
+    placement[~members] = 1 - twice_below(outside, inside) / (2 * inside.size)
+    return placement
 
 
 def twice_below(values: NDArray[Any], rivals: NDArray[Any]) -> Ints:

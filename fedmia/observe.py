@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fedmia.arrays import to_params
 from fedmia.errors import ConfigError, expect
-from fedmia.records import Capability, Observation, Params, Update, difference
+from fedmia.records import KNOWLEDGE, Capability, Observation, Params, Update, difference
 
 
 class Vantage(ABC):
@@ -40,7 +40,7 @@ class Server(Vantage):
     """The honest-but-curious server: every model sent, every update as transmitted."""
 
     name = "server"
-    shows = frozenset(Capability)
+    shows = frozenset(Capability) - KNOWLEDGE
     per_client = True
 
     def view(self, observation: Observation) -> Observation | None:

@@ -34,6 +34,10 @@ class Capability(StrEnum):
     KNOWN_MEMBERS = "known members"
 
 
+KNOWLEDGE = frozenset({Capability.AUXILIARY, Capability.RECIPE, Capability.KNOWN_MEMBERS})
+"""What no vantage shows: it is the adversary's own."""
+
+
 @dataclass(frozen=True)
 class Update:
     """``Δ_k^t = w_k^t − w^t`` as it left the client, after every mod.

@@ -17,6 +17,7 @@ from fedmia.schema import MismatchError, Rule, check
 
 SCHEMA = 1
 FILE_NAME = "result.json"
+SCORES_NAME = "scores.npz"
 NOT_SCIENCE = ("output_dir", "pool", "num_threads")
 """Keys of the configuration that change no result."""
 
@@ -56,6 +57,7 @@ class Candidates(TypedDict):
     nonmembers: Count  # distinct held-out records, trained on by nobody
     other_members: Count  # members that serve as "member of another client" for a target
     auxiliary: Count  # records given to the adversary, never evaluated
+    source_blind: NotRequired[Share | None]  # source accuracy of the class histograms alone
     null_run: bool  # the "members" were held out too: every attack must be at chance
     sha256: str  # of the candidates and who holds them
     split_sha256: str  # of the partition of the data set
@@ -111,6 +113,15 @@ class Measured(TypedDict):
     balanced_accuracy: Share | None  # threshold fitted on one half, applied to the other
     advantage: Signed | None  # TPR - FPR at that threshold
     auc_label_matched: Share | None  # comparing records of one label only
+    # At thresholds set on one half of the held-out records and judged on the other.
+    achieved_fpr: NotRequired[ByFpr]
+    achieved_tpr: NotRequired[ByFpr]
+    ppv: NotRequired[dict[str, Share | None]]  # by prior, at the nominal rate of 1%
+    min_fpr: NotRequired[Share]  # one over the distinct held-out records
+    # Members that score highest under the client that holds them; null with one target.
+    source_accuracy: NotRequired[Share | None]
+    source_accuracy_ci: NotRequired[Interval | None]
+    source_chance: NotRequired[Share | None]
     other_members: Population | None  # the target's members against those of other clients
     per_target: list[TargetPopulation]
     auc_target_mean: Share | None
@@ -144,13 +155,30 @@ Outcome = Measured | Unmeasured
 
 
 class Privacy(TypedDict):
-    """Claimed and empirical ε; ``epsilon_ceiling`` is what a perfect attack could have proved."""
+    """Claimed and empirical ε; ``epsilon_ceiling`` is what a perfect attack could have proved.
+
+    The bound is about replacing one record by another of its label (one run; Steinke et al.,
+    NeurIPS 2023, on matched pairs). ``epsilon_independent`` is that of Clopper and Pearson, which
+    takes the records for independent trials.
+    """
 
     epsilon_claimed: float | None
     delta: float | None
     epsilon_lower_bound: float | None
     epsilon_ceiling: float | None
+    epsilon_independent: NotRequired[float | None]
     confidence: Share | None  # of the lower bound
+
+
+Verdict = Literal["pass", "warn", "fail", "info"]
+
+
+class Guard(TypedDict):
+    """One check of the procedure: what would make the figures mean something else."""
+
+    name: str
+    status: Verdict
+    detail: str  # one line
 
 
 class Fault(TypedDict):
@@ -187,6 +215,7 @@ class Result(TypedDict):
     attacks: list[Outcome]
     baselines: list[Outcome]  # label_prior, raw_features, untrained_model
     privacy: Privacy
+    guards: NotRequired[list[Guard]]
     faults: list[Fault]
     notes: list[str]  # declared facts a reader must know, e.g. re-drawn labels
     timing: Timing

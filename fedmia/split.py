@@ -84,12 +84,14 @@ def draw(
     num_clients: int,
     num_nonmembers: int,
     rng: np.random.Generator,
+    reserve: float = 0.0,
 ) -> Split:
     """Divide all records into members, evaluated non-members and the adversary's public rest.
 
     Non-members have the class proportions of the members, exactly so for balanced shards; the
-    number asked for is lowered to what the rarest class allows. A partition that hands out
-    everything gets what is left once non-members, at most half of each class, are reserved.
+    number asked for is lowered to what the rarest class allows, and so that a share ``reserve`` of
+    the held-out records of each class is left over. A partition that hands out everything gets
+    what is left once held-out records, at most half of each class, are set aside.
 
     Raises
     ------
@@ -102,15 +104,21 @@ def draw(
     if partition.samples_per_client is None:
         per_class = np.bincount(dataset.y[pool], minlength=dataset.num_classes)
         like = np.ones_like(per_class) if partition.balanced else per_class
-        nonmembers = _held_out(dataset.y, pool, like, num_nonmembers, per_class // 2, rng)
-        shards = partition(dataset, np.setdiff1d(pool, nonmembers), num_clients, rng)
+        half = per_class // 2
+        limit = _leave(half, reserve)
+        nonmembers = _held_out(dataset.y, pool, like, num_nonmembers, limit, rng)
+        free = np.setdiff1d(pool, nonmembers)
+        kept = rng.permutation(free)
+        spare = [kept[dataset.y[kept] == c][:k] for c, k in enumerate((half * reserve).astype(int))]
+        shards = partition(dataset, np.setdiff1d(free, np.concatenate(spare)), num_clients, rng)
         members = np.concatenate(shards)
     else:
         shards = partition(dataset, pool, num_clients, rng)
         members = np.concatenate(shards)
         rest = np.setdiff1d(pool, members)
         like = np.bincount(dataset.y[members], minlength=dataset.num_classes)
-        nonmembers = _held_out(dataset.y, rest, like, num_nonmembers, None, rng)
+        limit = _leave(np.bincount(dataset.y[rest], minlength=dataset.num_classes), reserve)
+        nonmembers = _held_out(dataset.y, rest, like, num_nonmembers, limit, rng)
     auxiliary = np.setdiff1d(everything, np.concatenate([members, nonmembers]))
     digest = _digest(dataset.x, dataset.y, *shards, nonmembers, auxiliary)
     return Split(tuple(shards), nonmembers, auxiliary, digest)
@@ -225,6 +233,11 @@ def _held_out(
     shuffled = rng.permutation(pool)
     taken = [shuffled[labels[shuffled] == label][:n] for label, n in enumerate(quota)]
     return np.sort(np.concatenate(taken))
+
+
+def _leave(available: NDArray[np.int64], reserve: float) -> NDArray[np.int64]:
+    """Return how many records of each class may be taken, so that a share of them is left."""
+    return np.asarray(available - np.floor(available * reserve).astype(np.int64))
 
 
 def _apportion(total: int, weights: NDArray[np.int64]) -> NDArray[np.int64]:

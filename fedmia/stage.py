@@ -17,15 +17,16 @@ from omegaconf import DictConfig
 from torch import nn
 
 from clients.base import Client
-from fedmia.attacks.base import Attack, Knowledge, NotApplicableError
+from fedmia import auxiliary
+from fedmia.attacks.base import Attack, NotApplicableError
 from fedmia.config import build
 from fedmia.datasets.base import Dataset
-from fedmia.errors import ConfigError
+from fedmia.errors import ConfigError, expect
 from fedmia.federation import Federation
 from fedmia.grid.base import Pool
 from fedmia.membership import Membership
 from fedmia.observe import Observer
-from fedmia.records import Examples
+from fedmia.records import Capability, Examples
 from fedmia.seeding import generator, torch_seed
 from fedmia.site import Trainer
 from fedmia.split import Candidates, Split, draw, draw_candidates
@@ -48,6 +49,7 @@ class Stage:
     observer: Observer
     attacks: Mapping[str, Attack]
     metrics: Membership
+    auxiliary: Examples
 
     def strategy(self) -> Strategy:
         """Return a fresh strategy: strategies keep state between rounds."""
@@ -74,13 +76,15 @@ class Stage:
         return self.dataset.examples(index)
 
     @property
-    def knowledge(self) -> Knowledge:
-        """What every adversary is given beside its view.
-
-        In a null run the auxiliary records serve as pseudo-members, so there are none to give.
-        """
-        given = np.setdiff1d(self.split.auxiliary, self.candidates.index)
-        return Knowledge(self.dataset.examples(given), self.dataset.num_classes)
+    def gives(self) -> frozenset[Capability]:
+        """What the adversary has beyond its vantage."""
+        has = self.config.knowledge
+        there = {
+            Capability.AUXILIARY: len(self.auxiliary) > 0,
+            Capability.RECIPE: bool(has.recipe) and len(self.auxiliary) > 0,
+            Capability.KNOWN_MEMBERS: has.known_members > 0,
+        }
+        return frozenset(capability for capability, known in there.items() if known)
 
 
 def prepare(config: DictConfig) -> Stage:
@@ -103,6 +107,7 @@ def prepare(config: DictConfig) -> Stage:
         config.num_clients,
         config.candidates.nonmembers,
         generator(seed, "split"),
+        config.candidates.reserve,
     )
     null = config.candidates.null_run
     candidates = draw_candidates(split, dataset.y, generator(seed, "candidates"), null=null)
@@ -122,10 +127,36 @@ def prepare(config: DictConfig) -> Stage:
         observer=observer,
         attacks=build_attacks(config),
         metrics=build(config, "metrics"),
+        auxiliary=_auxiliary(config, dataset, split, candidates),
     )
     stage.strategy()
-    check_applicable(stage.attacks, observer)
+    check_applicable(stage)
     return stage
+
+
+def _auxiliary(
+    config: DictConfig, dataset: Dataset, split: Split, candidates: Candidates
+) -> Examples:
+    """Return the adversary's own records, none of them evaluated.
+
+    In a null run some of the records kept for it serve as pseudo-members, and are not given.
+    """
+    has, rng = config.knowledge, generator(config.seed, "auxiliary")
+    if has.domain == "other":
+        source = build(config, "knowledge.other")
+        try:
+            records = auxiliary.adapted(source.load(rng), dataset)
+        except ConfigError as error:
+            raise ConfigError(f"knowledge.other.{error}") from None
+    else:
+        records = dataset.examples(np.setdiff1d(split.auxiliary, candidates.index))
+    records = auxiliary.share_of(records, has.auxiliary, rng)
+    if has.domain == "shifted":
+        records = auxiliary.shifted(records, rng)
+    common = auxiliary.overlap(records, dataset.examples(candidates.index))
+    allowed = f"records that are not evaluated, {common} of {len(records)} are"
+    expect(common == 0, "knowledge.domain", has.domain, allowed)
+    return records
 
 
 def build_attacks(config: DictConfig) -> dict[str, Attack]:
@@ -133,12 +164,12 @@ def build_attacks(config: DictConfig) -> dict[str, Attack]:
     return {str(name): build(config, f"attack.{name}") for name in config.attack}
 
 
-def check_applicable(attacks: Mapping[str, Attack], observer: Observer) -> None:
-    """Raise ``ConfigError`` if the vantage serves none of the attacks asked for."""
-    reasons = []
+def check_applicable(stage: Stage) -> None:
+    """Raise ``ConfigError`` if vantage and knowledge serve none of the attacks asked for."""
+    attacks, observer, reasons = stage.attacks, stage.observer, []
     for attack in attacks.values():
         try:
-            attack.check_applicable(observer.vantage, observer.kind.shows)
+            attack.check_applicable(observer.vantage, observer.kind.shows | stage.gives)
             return
         except NotApplicableError as error:
             reasons.append(str(error))

@@ -7,13 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmia.knowledge import Knowledge, View
-from fedmia.records import Capability, Examples
+from fedmia.records import KNOWLEDGE, Capability, Examples
 
 __all__ = ["Attack", "Knowledge", "NotApplicableError", "View"]
-
-
-KNOWLEDGE = frozenset({Capability.AUXILIARY, Capability.RECIPE, Capability.KNOWN_MEMBERS})
-"""What no vantage shows: it is the adversary's own."""
 
 
 class NotApplicableError(Exception):
@@ -32,6 +28,8 @@ class Attack(ABC):
     """BibTeX key in ``docs/references.bib``."""
     cheap: ClassVar[bool] = True
     """Whether a score costs so little that it is computed again for rounds along the way."""
+    selects: ClassVar[str] = ""
+    """What the attack picks among rounds, layers or settings, and by what; nothing if empty."""
 
     def requirements(self) -> frozenset[Capability]:
         """Return what must be visible for these settings; ``needs`` unless they matter."""

@@ -34,3 +34,25 @@ def over_rounds(view: View, signal: NDArray[Any], target: int | None) -> NDArray
     if not present.any():
         raise NotApplicableError("needs a round in which the target took part")
     return np.asarray(signal[:, k], dtype=np.float64)[present]
+
+
+def resample(series: NDArray[np.float64], length: int) -> NDArray[np.float64]:
+    """Return a series (rounds, ...) brought to ``length`` rounds, linear between neighbours.
+
+    First and last stay where they are; one round alone is repeated. A target that took part in
+    few rounds thus has as many features as the one that an attack network was trained on.
+
+    Raises
+    ------
+    ValueError
+        If there is no round, or ``length`` is not positive.
+    """
+    if len(series) == 0 or length < 1:
+        raise ValueError(f"cannot bring {len(series)} rounds to {length}")
+    position = (
+        np.linspace(0, len(series) - 1, length) if length > 1 else np.array([len(series) - 1])
+    )
+    before = np.floor(position).astype(np.int64)
+    after = np.minimum(before + 1, len(series) - 1)
+    share = (position - before).reshape(-1, *[1] * (series.ndim - 1))
+    return np.asarray((1 - share) * series[before] + share * series[after], dtype=np.float64)

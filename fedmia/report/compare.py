@@ -4,28 +4,15 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, NamedTuple
 
+from fedmia.report.pooling import Pooled, difference, pool, read_scores
 from fedmia.report.wording import DASH, covers_chance, measured, option, table_fpr
 from fedmia.results import NOT_SCIENCE, Outcome, Result
 
-CONFIDENCE = 0.95
 NOT_COMPARED = ("seed", *NOT_SCIENCE)
 """Keys that do not make two runs different experiments."""
-
-
-@dataclass(frozen=True)
-class Pooled:
-    """A mean over seeds and its spread; ``low`` and ``high`` are what ``kind`` says.
-
-    ``run``: the interval of the only run. ``range``: smallest and largest of two seeds. ``t``: the
-    95% Student interval of the mean over three or more seeds, cut to [0, 1].
-    """
-
-    mean: float
-    low: float
-    high: float
-    kind: Literal["run", "range", "t"]
 
 
 @dataclass(frozen=True)
@@ -47,38 +34,78 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Difference:
+    """One attack under one configuration minus the same under the first, on the same records."""
+
+    settings: tuple[str, ...]
+    attack: str
+    vantage: str
+    seeds: tuple[int, ...]  # with the same candidates on both sides
+    auc: Pooled
+    tpr: Pooled | None
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """``settings`` names the configuration keys that differ between rows."""
+    """``settings`` names the configuration keys that differ between rows.
+
+    ``differences`` compare with the configuration of the first row.
+    """
 
     settings: tuple[str, ...]
     fpr: str
     rows: tuple[Row, ...]
+    differences: tuple[Difference, ...] = ()
 
 
-def compare(runs: Iterable[Result]) -> Comparison:
+class Seed(NamedTuple):
+    """What one run says about one attack; ``folder`` may hold its scores."""
+
+    run: Result
+    outcome: Outcome
+    folder: Path | None
+
+
+def compare(runs: Iterable[Result], folders: Sequence[Path] | None = None) -> Comparison:
     """Pool ``runs`` that differ in nothing but the seed; one row an attack and configuration.
 
     A seed that was run more than once counts once, by its latest run: a repetition is no evidence.
+    ``folders`` are the runs' directories, in the same order: scores that are kept there give
+    intervals over seeds and records instead of over seeds alone.
     """
-    groups: dict[tuple[str, str, str], dict[int, tuple[Result, Outcome]]] = {}
+    groups: dict[tuple[str, str, str], dict[int, Seed]] = {}
     configs: dict[str, dict[str, str]] = {}
     every: list[Outcome] = []
-    for result in sorted(runs, key=lambda run: run["created"]):
+    listed = list(runs)
+    places: Sequence[Path | None] = [None] * len(listed) if folders is None else folders
+    paired = zip(listed, places, strict=True)
+    for result, folder in sorted(paired, key=lambda pair: pair[0]["created"]):
         every += result["attacks"]
         for outcome in result["attacks"]:
             config = flatten(relevant(result["config"], outcome["name"]))
             identity = json.dumps(config, sort_keys=True)
             configs[identity] = config
             group = groups.setdefault((outcome["name"], outcome["vantage"], identity), {})
-            group[result["seed"]] = (result, outcome)
+            group[result["seed"]] = Seed(result, outcome, folder)
     settings = differing(list(configs.values()))
     fpr = table_fpr(every)
-    rows = [
-        _row(tuple(configs[identity].get(key, DASH) for key in settings), name, vantage, seeds, fpr)
-        for (name, vantage, identity), seeds in groups.items()
+    named = {
+        key: tuple(configs[key[2]].get(setting, DASH) for setting in settings) for key in groups
+    }
+    order = list(dict.fromkeys(named.values()))
+    keys = sorted(groups, key=lambda key: order.index(named[key]))
+    first = {key[:2]: groups[key] for key in keys if named[key] == order[0]}
+    found = [
+        _difference(named[key], *key[:2], groups[key], first[key[:2]], fpr)
+        for key in keys
+        if named[key] != order[0] and key[:2] in first
     ]
-    order = list(dict.fromkeys(row.settings for row in rows))
-    return Comparison(settings, fpr, tuple(sorted(rows, key=lambda row: order.index(row.settings))))
+    return Comparison(
+        settings,
+        fpr,
+        tuple(_row(named[key], *key[:2], groups[key], fpr) for key in keys),
+        tuple(entry for entry in found if entry is not None),
+    )
 
 
 def relevant(config: Mapping[str, Any], attack: str) -> dict[str, Any]:
@@ -120,45 +147,72 @@ def differing(configs: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
     return tuple(changing)
 
 
-def pool(values: Sequence[float], own: Sequence[float]) -> Pooled:
-    """Return the mean of one value a seed; ``own`` is the interval of the run if it is alone."""
-    mean = math.fsum(values) / len(values)
-    if len(values) == 1:
-        return Pooled(mean, own[0], own[1], "run")
-    if len(values) == 2:
-        return Pooled(mean, min(values), max(values), "range")
-    from scipy import stats
-
-    variance = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
-    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
-    half = quantile * math.sqrt(variance / len(values))
-    return Pooled(mean, max(0.0, mean - half), min(1.0, mean + half), "t")
-
-
 def _row(
-    settings: tuple[str, ...],
-    attack: str,
-    vantage: str,
-    seeds: Mapping[int, tuple[Result, Outcome]],
-    fpr: str,
+    settings: tuple[str, ...], attack: str, vantage: str, seeds: Mapping[int, Seed], fpr: str
 ) -> Row:
-    good = [(run, one) for run, outcome in seeds.values() for one in measured([outcome])]
-    blind = [measured(run["baselines"]) for run, _ in good]
-    problems = dict.fromkeys(o["reason"] for _, o in seeds.values() if o["status"] != "ok")
+    good = [(seed, one) for seed in seeds.values() for one in measured([seed.outcome])]
+    blind = [measured(seed.run["baselines"]) for seed, _ in good]
+    problems = dict.fromkeys(
+        s.outcome["reason"] for s in seeds.values() if s.outcome["status"] != "ok"
+    )
+    auc = None
+    if good:
+        scores = [read_scores(seed.folder, attack) for seed, _ in good]
+        auc = pool([one["auc"] for _, one in good], good[0][1]["auc_ci"], scores)
     return Row(
         settings=settings,
         attack=attack,
         vantage=vantage,
-        seeds=tuple(sorted(run["seed"] for run, _ in good)),
-        auc=pool([one["auc"] for _, one in good], good[0][1]["auc_ci"]) if good else None,
+        seeds=tuple(sorted(seed.run["seed"] for seed, _ in good)),
+        auc=auc,
         tpr=_mean([one["tpr_at_fpr"].get(fpr) for _, one in good]),
         balanced_accuracy=_mean([one["balanced_accuracy"] for _, one in good]),
-        test_accuracy=_mean([run["utility"]["test_accuracy"] for run, _ in good]),
+        test_accuracy=_mean([seed.run["utility"]["test_accuracy"] for seed, _ in good]),
         blind_auc=_mean([max((b["auc"] for b in group), default=None) for group in blind]),
         confounded=any(not covers_chance(baseline) for group in blind for baseline in group),
         missing=len(seeds) - len(good),
         problems=tuple(problems),
     )
+
+
+def _difference(
+    settings: tuple[str, ...],
+    attack: str,
+    vantage: str,
+    here: Mapping[int, Seed],
+    there: Mapping[int, Seed],
+    fpr: str,
+) -> Difference | None:
+    """Compare on seeds that asked both sides about the same records; ``None`` without one."""
+    mine, its = _figures(here, fpr), _figures(there, fpr)
+    shared = [
+        seed
+        for seed in sorted(set(mine) & set(its))
+        if here[seed].run["candidates"]["sha256"] == there[seed].run["candidates"]["sha256"]
+    ]
+    scores = {
+        s: (read_scores(here[s].folder, attack), read_scores(there[s].folder, attack))
+        for s in shared
+    }
+    auc = difference(
+        {seed: mine[seed][0] for seed in shared}, {seed: its[seed][0] for seed in shared}, scores
+    )
+    if auc is None:
+        return None
+    above = {seed: rate for seed in shared if (rate := mine[seed][1]) is not None}
+    below = {seed: rate for seed in shared if (rate := its[seed][1]) is not None}
+    known = len(above) == len(below) == len(shared)
+    tpr = difference(above, below, scores, float(fpr)) if known else None
+    return Difference(settings, attack, vantage, tuple(shared), auc, tpr)
+
+
+def _figures(seeds: Mapping[int, Seed], fpr: str) -> dict[int, tuple[float, float | None]]:
+    """Return AUC and TPR by seed, of the seeds that were measured."""
+    return {
+        seed: (one["auc"], one["tpr_at_fpr"].get(fpr))
+        for seed, entry in seeds.items()
+        for one in measured([entry.outcome])
+    }
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -8,22 +8,46 @@ import yaml
 from markupsafe import Markup
 
 from fedmia.report import page, plots, wording
-from fedmia.report.compare import NOT_COMPARED, compare, flatten
-from fedmia.report.table import CONFOUNDED, SPREAD, comparison_cells, unmeasured
+from fedmia.report.compare import NOT_COMPARED, Comparison, compare, flatten
+from fedmia.report.table import (
+    CONFOUNDED,
+    PAIRED,
+    SPREAD,
+    comparison_cells,
+    difference_cells,
+    unmeasured,
+)
 from fedmia.results import Measured, Result, TargetPopulation
 
+MARKS = {"pass": "✓", "warn": "!", "fail": "✗", "info": "·"}
+"""Shapes beside the words: a guard's verdict does not hang on colour."""
+NOMINAL = "0.01"
+"""The false-positive rate at which calibrated thresholds are shown."""
 
-def render(result: Result | Sequence[Result]) -> str:
-    """Return the HTML page of one run, or of several side by side."""
+
+def render(result: Result | Sequence[Result], comparison: Comparison | None = None) -> str:
+    """Return the HTML page of one run, or of several side by side.
+
+    ``comparison`` is the one of several runs where it was made before.
+    """
     if not isinstance(result, Mapping):
-        return _render_comparison(result)
+        return _render_comparison(result, comparison or compare(result))
     return _render_run(result)
 
 
 def _render_run(run: Result) -> str:
     fprs = wording.low_fprs(run["attacks"]) or wording.low_fprs(run["baselines"])
-    attacks = wording.measured(run["attacks"])
-    targeted = [attack for attack in attacks if attack["per_target"]]
+    attacks = wording.ranked(run["attacks"])
+    targeted = [attack for attack in attacks if attack["per_target"]][: plots.MOST_PANELS]
+    sources = [attack for attack in attacks if attack.get("source_accuracy") is not None]
+    whose = [
+        attack
+        for attack in attacks
+        if attack["other_members"] or attack.get("source_accuracy") is not None
+    ]
+    calibrated = [
+        attack for attack in attacks if attack.get("achieved_fpr", {}).get(NOMINAL) is not None
+    ]
     setup = wording.setup(run["config"])
     return _fill(
         "run",
@@ -37,10 +61,16 @@ def _render_run(run: Result) -> str:
         fprs=fprs,
         roc=_svg(plots.roc(run)),
         per_round=_svg(plots.per_round(run)),
-        histograms=[_svg(plots.histogram(attack)) for attack in attacks],
+        histograms=[_svg(plots.histogram(attack)) for attack in attacks[: plots.MOST_PANELS]],
+        most_panels=plots.MOST_PANELS,
         measured=len(attacks),
         most_curves=plots.MOST_CURVES,
-        others=[attack for attack in attacks if attack["other_members"]],
+        marks=MARKS,
+        nominal=NOMINAL,
+        calibrated=calibrated,
+        priors=list(calibrated[0]["ppv"]) if calibrated else [],
+        whose=whose,
+        sources=sources,
         targeted=targeted,
         targets=per_target(targeted),
         faults=wording.faults(run),
@@ -52,8 +82,7 @@ def _render_run(run: Result) -> str:
     )
 
 
-def _render_comparison(runs: Sequence[Result]) -> str:
-    comparison = compare(runs)
+def _render_comparison(runs: Sequence[Result], comparison: Comparison) -> str:
     names = [
         " · ".join([*row.settings, row.attack])
         + (f" ({row.vantage})" if len({r.vantage for r in comparison.rows}) > 1 else "")
@@ -68,7 +97,10 @@ def _render_comparison(runs: Sequence[Result]) -> str:
         headline=f"{len(runs)} runs, {len(seeds)} seeds; varied: {varied}.",
         span=f"{created[0]} to {created[-1]}" if created else "",
         comparison=comparison,
-        rows=[(row, comparison_cells(row)) for row in comparison.rows],
+        rows=[comparison_cells(row) for row in comparison.rows if row.auc],
+        differences=[difference_cells(entry) for entry in comparison.differences],
+        first=", ".join(comparison.rows[0].settings) if comparison.rows else "",
+        paired=PAIRED,
         text_columns=len(comparison.settings) + 2,
         spread=SPREAD,
         unmeasured=unmeasured(comparison),
@@ -131,6 +163,8 @@ def _fill(template: str, **context: Any) -> str:
         "interval": wording.interval,
         "percent": wording.percent,
         "percents": _percents,
+        "ranked": wording.ranked,
+        "reasons": wording.reasons,
         "tpr_label": wording.tpr_label,
     }
     return environment.get_template(template).render(style=Markup(page.STYLE), **context)

@@ -31,9 +31,20 @@ th, td { text-align: left; padding: .38rem .4rem; border-bottom: 1px solid var(-
 th { font-weight: 600; color: var(--soft); vertical-align: bottom; }
 td.n, th.n { text-align: right; }
 td.n { white-space: nowrap; }
-tr.not_applicable td { color: var(--soft); }
 tr.failed td { color: #a5281b; }
 td small { display: block; color: var(--soft); }
+.guards { columns: 2 22rem; column-gap: 2rem; margin: 0; padding: 0; list-style: none;
+  font-size: .85rem; line-height: 1.4; }
+.guards li { display: flex; gap: .6rem; break-inside: avoid; padding: .2rem 0; }
+.guards b { flex: 0 0 4.4rem; padding: 0 .35rem; align-self: flex-start; white-space: nowrap;
+  border-left: 4px solid #9aa3ad; color: var(--soft); }
+.guards .pass b { border-color: #0072B2; color: #0072B2; }
+.guards .warn b { border-color: #E69F00; color: #7a5200; background: #fdf6e7; }
+.guards .fail b { border-color: #D55E00; color: #fff; background: #b34700; }
+.reasons { margin: .5rem 0; padding-left: 1.1rem; color: var(--soft); font-size: .87rem; }
+.narrow th, .narrow td { padding: .38rem .12rem; }
+.narrow th { overflow-wrap: anywhere; font-size: .78rem; }
+.small { width: auto; }
 figure { margin: 1rem 0; break-inside: avoid; }
 .figures { display: flex; flex-wrap: wrap; gap: 1rem 1.5rem; align-items: flex-start; }
 .figures figure { margin: .4rem 0; max-width: 28.5rem; }
@@ -51,7 +62,7 @@ details summary { cursor: pointer; color: var(--accent); }
   body { max-width: none; padding: 0; font-size: 11px; }
   .headline { font-size: 1.3rem; }
   h2 { break-after: avoid; }
-  tr, .tiles, .warning, .failure { break-inside: avoid; }
+  tr, .tiles, .guards li, .warning, .failure { break-inside: avoid; }
   pre { white-space: pre-wrap; }
 }
 """
@@ -80,9 +91,8 @@ OUTCOMES = """
 <th class="n">bal. acc.</th><th class="n">advantage</th>
 <th class="n">same-label AUC</th><th class="n">seconds</th></tr></thead>
 <tbody>
-{% for row in rows %}
-<tr class="{{ row.status }}"><td>{{ row.name }}</td><td>{{ row.vantage }}</td>
-{% if row.status == "ok" %}
+{% for row in rows | ranked %}
+<tr><td>{{ row.name }}</td><td>{{ row.vantage }}</td>
 <td class="n">{{ row.auc | number }} <small>{{ row.auc_ci | interval }}</small></td>
 {% for fpr in fprs %}
 <td class="n">{{ row.tpr_at_fpr.get(fpr) | percent }}
@@ -92,12 +102,17 @@ OUTCOMES = """
 <td class="n">{{ row.advantage | number }}</td>
 <td class="n">{{ row.auc_label_matched | number }}</td>
 <td class="n">{{ row.seconds | number(2) }}</td>
-{% else %}
-<td colspan="{{ 5 + fprs | length }}">{{ row.status | replace("_", " ") }}: {{ row.reason }}</td>
-{% endif %}
 </tr>
 {% endfor %}
+{% for reason, names in rows | reasons("failed") %}
+<tr class="failed"><td>{{ names | join(", ") }}</td>
+<td colspan="{{ 6 + fprs | length }}">failed: {{ reason }}</td></tr>
+{% endfor %}
 </tbody></table></div>
+{% with unserved = rows | reasons("not_applicable") %}
+{% if unserved %}<ul class="reasons">{% for reason, names in unserved %}
+<li>not applicable: <strong>{{ names | join(", ") }}</strong>: {{ reason }}</li>{% endfor %}</ul>
+{% endif %}{% endwith %}
 {% endmacro %}
 """
 
@@ -129,10 +144,32 @@ RUN = """{% extends "base" %}
 </dl>
 {% if run.notes %}<ul>{% for note in run.notes %}<li>{{ note }}</li>{% endfor %}</ul>{% endif %}
 
+{% if run.get("guards") %}
+<h2>Guards</h2>
+<ul class="guards">{% for guard in run.guards %}
+<li class="{{ guard.status }}"><b>{{ marks[guard.status] }} {{ guard.status }}</b>
+<span><strong>{{ guard.name }}</strong>: {{ guard.detail }}</span></li>{% endfor %}</ul>
+{% endif %}
+
 <h2>Attacks</h2>
 {{ outcomes(run.attacks, "attack", fprs) }}
 <p class="caption">Members of a target client against records held out from everybody. A dash is a
 rate that this many held-out records cannot resolve.</p>
+{% if calibrated %}
+<details><summary>at a threshold that was set beforehand</summary>
+<div class="scroll"><table class="small">
+<thead><tr><th>attack</th><th class="n">FPR achieved</th><th class="n">TPR</th>
+{% for prior in priors %}<th class="n">PPV, {{ prior | float | percent }} members</th>{% endfor %}
+</tr></thead>
+<tbody>{% for row in calibrated %}<tr><td>{{ row.name }}</td>
+<td class="n">{{ row.achieved_fpr[nominal] | percent(2) }}</td>
+<td class="n">{{ row.achieved_tpr[nominal] | percent }}</td>
+{% for prior in priors %}<td class="n">{{ row.ppv.get(prior) | percent }}</td>{% endfor %}</tr>
+{% endfor %}</tbody></table></div>
+<p class="caption">Nominal FPR {{ nominal | float | percent }}: the threshold is set on one half of
+the held-out records and judged on the other. PPV: the share of members among the accused, where
+that many of all who are asked about are members.</p></details>
+{% endif %}
 
 <h2>Blind baselines</h2>
 {{ outcomes(run.baselines, "baseline", fprs) }}
@@ -155,7 +192,9 @@ and the accuracy of the global model after it.</figcaption></figure>{% endif %}
 <div class="figures">
 {% for histogram in histograms %}<figure>{{ histogram }}</figure>{% endfor %}
 </div>
-<p class="caption">Each population's shares add up to 100%.</p>
+<p class="caption">Each population's shares add up to 100%.
+{%- if measured > most_panels %} The {{ most_panels }} highest AUCs of {{ measured }}.
+{% endif %}</p>
 {% endif %}
 
 <h2>Populations</h2>
@@ -168,23 +207,36 @@ and the accuracy of the global model after it.</figcaption></figure>{% endif %}
 <dt>candidates SHA-256</dt><dd><code>{{ run.candidates.sha256 }}</code></dd>
 <dt>split SHA-256</dt><dd><code>{{ run.candidates.split_sha256 }}</code></dd>
 </dl>
-{% if others %}
+
+{% if whose %}
+<h2>Which client?</h2>
 <div class="scroll"><table>
 <thead><tr><th>attack</th><th class="n">AUC against held out</th>
-<th class="n">AUC against other clients' members</th></tr></thead>
-<tbody>{% for row in others %}<tr><td>{{ row.name }}</td>
-<td class="n">{{ row.auc | number }} <small>{{ row.auc_ci | interval }}</small></td>
-<td class="n">{{ row.other_members.auc | number }}
-<small>{{ row.other_members.auc_ci | interval }}</small></td></tr>{% endfor %}</tbody>
+<th class="n">AUC against other clients' members</th>
+<th class="n">members given to their client</th></tr></thead>
+<tbody>{% for row in whose %}<tr><td>{{ row.name }}</td>
+<td class="n">{{ row.auc | number }} {{ row.auc_ci | interval }}</td>
+<td class="n">{% if row.other_members %}{{ row.other_members.auc | number }}
+{{ row.other_members.auc_ci | interval }}{% else %}{{ none | number }}{% endif %}</td>
+<td class="n">{{ row.get("source_accuracy") | percent }}
+{% if row.get("source_accuracy_ci") %}{{ row.source_accuracy_ci | percents }}{% endif %}</td></tr>
+{% endfor %}
+{% if sources %}
+<tr><th>class histograms alone</th><td></td><td></td>
+<th class="n">{{ run.candidates.get("source_blind") | percent }}</th></tr>
+<tr><th>guessing</th><td class="n">0.500</td><td class="n">0.500</td>
+<th class="n">{{ sources[0].source_chance | percent }}</th></tr>
+{% endif %}</tbody>
 </table></div>
-<p class="caption">Left: was the record trained on at all. Right: does the attack tell the target's
-members from those of other clients. Near 0.5 on the right it says that a record was in the
-federation, not whose it is.</p>
+<p class="caption">First: was the record trained on at all. Second: does the attack tell the
+target's members from those of other clients; near 0.5 it says that a record was in the federation,
+not whose it is. Third: each member is given to the client under which it scores highest (source
+inference); class histograms give it to the client that holds most records of its label.</p>
 {% endif %}
 
 {% if targets %}
 <h2>Per target client</h2>
-<div class="scroll"><table>
+<div class="scroll"><table class="narrow">
 <thead><tr><th>client</th>{% for row in targeted %}<th class="n">{{ row.name }}</th>{% endfor %}
 </tr></thead>
 <tbody>
@@ -195,7 +247,9 @@ federation, not whose it is.</p>
 <tr><th>mean</th>{% for row in targeted %}<th class="n">{{ row.auc_target_mean | number }}</th>
 {% endfor %}</tr>
 </tbody></table></div>
-<p class="caption">AUC of one client's members against the same held-out records.</p>
+<p class="caption">AUC of one client's members against the same held-out records.
+{% if measured > most_panels %}The {{ most_panels }} highest AUCs of {{ measured }}.
+{% endif %}</p>
 {% endif %}
 
 <h2>Faults</h2>
@@ -243,7 +297,7 @@ COMPARISON = """{% extends "base" %}
 <th class="n">{{ comparison.fpr | tpr_label }}</th><th class="n">balanced acc.</th>
 <th class="n">test acc.</th><th class="n">blind AUC</th></tr></thead>
 <tbody>
-{% for row, cells in rows %}<tr class="{{ '' if row.auc else 'not_applicable' }}">
+{% for cells in rows %}<tr>
 {% for cell in cells %}<td{% if loop.index > text_columns %} class="n"{% endif %}>{{ cell }}</td>
 {% endfor %}</tr>{% endfor %}
 </tbody></table></div>
@@ -251,6 +305,19 @@ COMPARISON = """{% extends "base" %}
 {{ confounded }}.</p>
 {% if unmeasured %}<p>Not measured:</p>
 <ul>{% for line in unmeasured %}<li>{{ line }}</li>{% endfor %}</ul>{% endif %}
+
+{% if differences %}
+<h2>Differences to {{ first }}</h2>
+<div class="scroll"><table>
+<thead><tr>{% for setting in comparison.settings %}<th>{{ setting }}</th>{% endfor %}
+<th>attack</th><th>vantage</th><th class="n">seeds</th><th class="n">AUC [low, high]</th>
+<th class="n">{{ comparison.fpr | tpr_label }} [low, high]</th></tr></thead>
+<tbody>{% for cells in differences %}<tr>
+{% for cell in cells %}<td{% if loop.index > text_columns %} class="n"{% endif %}>{{ cell }}</td>
+{% endfor %}</tr>{% endfor %}</tbody>
+</table></div>
+<p class="caption">{{ paired | capitalize }}.</p>
+{% endif %}
 
 {% if forest %}
 <figure>{{ forest }}<figcaption>AUC with its interval. Orange: confounded.</figcaption></figure>

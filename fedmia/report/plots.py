@@ -22,6 +22,8 @@ STYLES = ("solid", "dashed", "dashdot", "dotted")
 GREY = "#767676"
 MOST_CURVES = 8
 """More curves than this in one figure cannot be told apart."""
+MOST_PANELS = 12
+"""More small figures, or columns of one table, than this are not looked at."""
 POINTS = 120
 
 _LOOK: dict[Any, Any] = {
@@ -111,7 +113,7 @@ def per_round(result: Result) -> str | None:
                 points = [(p["round"], _nan(p["auc"])) for p in attack["auc_per_round"] or ()]
                 panels[0].plot(*_thin(points), label=shorten(attack["name"], 30), **_stroke(index))
             panels[0].set(ylabel="AUC")
-            panels[0].legend(fontsize=8)
+            figure.legend(loc="outside lower center", ncols=2, fontsize=8)
         if accuracy:
             points = [(p["round"], _nan(p["test_accuracy"])) for p in accuracy]
             panels[-1].plot(*_thin(points), color="#000000")
@@ -119,7 +121,7 @@ def per_round(result: Result) -> str | None:
         panels[-1].set(xlabel="round")
         panels[-1].xaxis.get_major_locator().set_params(integer=True)
 
-    height = 1.75 * (bool(followed) + bool(accuracy)) + 0.7
+    height = 1.75 * (bool(followed) + bool(accuracy)) + 0.7 + 0.09 * len(followed)
     return _svg("rounds", (4.7, height), "AUC and test accuracy by round", draw)
 
 

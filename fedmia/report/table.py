@@ -8,13 +8,16 @@ from rich.table import Table
 from rich.text import Text
 
 from fedmia.report import wording
-from fedmia.report.compare import CONFIDENCE, Comparison, Row, compare
+from fedmia.report.compare import Comparison, Difference, Row, compare
+from fedmia.report.pooling import CONFIDENCE, ENOUGH, Pooled
 from fedmia.results import Outcome, Result
 
 SPREAD = (
     "[low, high]: the run's own interval for 1 seed, smallest and largest for 2, "
-    f"a {CONFIDENCE:.0%} t-interval of the mean for 3 or more"
+    f"a {CONFIDENCE:.0%} interval for {ENOUGH} or more (bootstrap over seeds and records; "
+    "a t-interval where scores were not kept)"
 )
+PAIRED = "same seeds and same records on both sides; + means that more leaks than under the first"
 CONFOUNDED = "! a blind baseline's interval does not cover 0.5: the AUC is confounded"
 
 
@@ -41,27 +44,63 @@ def summary(result: Result) -> Group:
 
 
 def comparison_table(runs: Iterable[Result] | Comparison) -> Table:
-    """Return one row an attack and configuration, seeds pooled; see ``compare``."""
+    """Return one row an attack and configuration, seeds pooled; what has no number is a note."""
     comparison = runs if isinstance(runs, Comparison) else compare(runs)
+    vantages = {row.vantage for row in comparison.rows}
     notes = [SPREAD]
+    if len(vantages) == 1:
+        notes.append(f"vantage: {next(iter(vantages))}")
     if any(row.confounded for row in comparison.rows):
         notes.append(CONFOUNDED)
-    caption = Text("\n".join(notes + unmeasured(comparison)), style="dim")
-    table = Table(title="Comparison", title_justify="left", caption=caption, caption_justify="left")
-    for setting in comparison.settings:
-        table.add_column(Text(setting), overflow="fold")
-    table.add_column("attack", no_wrap=True)
-    table.add_column("vantage", overflow="fold")
-    tpr = wording.tpr_label(comparison.fpr)
+    table = _comparison_frame(
+        "Comparison",
+        comparison,
+        [*notes, *(f"not measured: {line}" for line in unmeasured(comparison))],
+    )
+    if len(vantages) > 1:
+        table.add_column("vantage", overflow="fold")
     table.add_column("seeds", justify="right")
     table.add_column(Text("AUC [low, high]"), justify="right", no_wrap=True)
-    table.add_column(tpr, justify="right", no_wrap=True)
-    for heading in ("bal. acc.", "test acc.", "blind AUC"):
-        table.add_column(heading, justify="right")
+    rate = wording.tpr_label(comparison.fpr).replace("@", "\n@", 1)
+    for heading in (rate, "bal.\nacc.", "test\nacc.", "blind\nAUC"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    place = len(comparison.settings) + 1
     for row in comparison.rows:
-        style = "" if row.auc else "dim"
-        table.add_row(*(Text(cell) for cell in comparison_cells(row)), style=style)
+        if row.auc is None:
+            continue
+        cells = comparison_cells(row)
+        if len(vantages) == 1:
+            del cells[place]
+        table.add_row(*map(Text, cells))
     return table
+
+
+def difference_table(comparison: Comparison) -> Table | None:
+    """Return what each configuration changes against the first, ``None`` where nothing pairs."""
+    if not comparison.differences:
+        return None
+    first = ", ".join(comparison.rows[0].settings)
+    table = _comparison_frame(f"Difference to {first}", comparison, [PAIRED])
+    table.add_column("seeds", justify="right")
+    for heading in ("AUC", wording.tpr_label(comparison.fpr)):
+        table.add_column(Text(f"{heading} [low, high]"), justify="right", no_wrap=True)
+    for entry in comparison.differences:
+        cells = difference_cells(entry)
+        del cells[len(comparison.settings) + 1]
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def difference_cells(entry: Difference) -> list[str]:
+    """Return the printed cells of one difference."""
+    return [
+        *entry.settings,
+        entry.attack,
+        entry.vantage,
+        str(len(entry.seeds)),
+        _signed(entry.auc),
+        wording.DASH if entry.tpr is None else _signed(entry.tpr),
+    ]
 
 
 def comparison_cells(row: Row) -> list[str]:
@@ -85,8 +124,35 @@ def comparison_cells(row: Row) -> list[str]:
 
 def unmeasured(comparison: Comparison) -> list[str]:
     """Return why rows or some of their seeds have no numbers, each reason once."""
-    lines = [f"{row.attack}: {reason}" for row in comparison.rows for reason in row.problems]
-    return list(dict.fromkeys(lines))
+    names: dict[str, dict[str, None]] = {}
+    for row in comparison.rows:
+        for reason in row.problems:
+            names.setdefault(reason, {})[row.attack] = None
+    return [f"{', '.join(attacks)}: {reason}" for reason, attacks in names.items()]
+
+
+def _comparison_frame(title: str, comparison: Comparison, notes: Sequence[str]) -> Table:
+    """Return a table with a column a setting and one for the attack: 100 columns hold the rest."""
+    table = Table(
+        title=Text(title),
+        title_justify="left",
+        caption=Text("\n".join(notes), style="dim"),
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_edge=False,
+    )
+    for setting in comparison.settings:
+        table.add_column(Text(setting), overflow="fold")
+    table.add_column("attack", overflow="fold")
+    return table
+
+
+def _signed(pooled: Pooled) -> str:
+    if pooled.kind == "run":
+        return f"{pooled.mean:+.3f}"
+    return f"{pooled.mean:+.3f} [{pooled.low:+.3f}, {pooled.high:+.3f}]"
 
 
 def _outcome_table(outcomes: Sequence[Outcome], title: str, first: str) -> Table:
@@ -103,24 +169,21 @@ def _outcome_table(outcomes: Sequence[Outcome], title: str, first: str) -> Table
     table.add_column("vantage", overflow="fold")
     for heading in ("AUC [CI]", wording.tpr_label(fpr), "bal. acc.", "seconds"):
         table.add_column(Text(heading), justify="right", no_wrap=True)
-    reasons = Text()
-    for outcome in outcomes:
+    for outcome in wording.ranked(outcomes):
         # Names and reasons are data, not markup: they go in as Text.
-        lead = [Text(outcome["name"]), Text(outcome["vantage"])]
-        if outcome["status"] == "ok":
-            table.add_row(
-                *lead,
-                Text(f"{wording.number(outcome['auc'])} {wording.interval(outcome['auc_ci'])}"),
-                wording.percent(outcome["tpr_at_fpr"].get(fpr)),
-                wording.number(outcome["balanced_accuracy"]),
-                wording.number(outcome["seconds"], 2),
-            )
-        else:
-            failed = outcome["status"] == "failed"
-            words, style = outcome["status"].replace("_", " "), "red" if failed else "dim"
-            table.add_row(*lead, Text(words), style=style)
-            reasons.append(f"{outcome['name']}: {outcome['reason']}\n", style=style)
-    if reasons:
-        reasons.rstrip()
-        table.caption = reasons
+        table.add_row(
+            Text(outcome["name"]),
+            Text(outcome["vantage"]),
+            Text(f"{wording.number(outcome['auc'])} {wording.interval(outcome['auc_ci'])}"),
+            wording.percent(outcome["tpr_at_fpr"].get(fpr)),
+            wording.number(outcome["balanced_accuracy"]),
+            wording.number(outcome["seconds"], 2),
+        )
+    lines = [
+        Text(f"{status.replace('_', ' ')}: {', '.join(names)}: {reason}", style=style)
+        for status, style in (("failed", "red"), ("not_applicable", "dim"))
+        for reason, names in wording.reasons(outcomes, status)
+    ]
+    if lines:
+        table.caption = Text("\n").join(lines)
     return table

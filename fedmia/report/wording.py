@@ -13,9 +13,9 @@ def number(value: float | None, digits: int = 3) -> str:
     return DASH if value is None else f"{value:.{digits}f}"
 
 
-def percent(value: float | None) -> str:
+def percent(value: float | None, digits: int = 1) -> str:
     """Return a share as ``12.3%``, a dash for ``None``."""
-    return DASH if value is None else f"{value:.1%}"
+    return DASH if value is None else f"{value:.{digits}%}"
 
 
 def interval(bounds: Sequence[float] | None, digits: int = 3) -> str:
@@ -38,6 +38,20 @@ def tpr_label(fpr: str) -> str:
 def measured(outcomes: Sequence[Outcome]) -> list[Measured]:
     """Return the outcomes that have numbers."""
     return [outcome for outcome in outcomes if outcome["status"] == "ok"]
+
+
+def ranked(outcomes: Sequence[Outcome]) -> list[Measured]:
+    """Return the outcomes that have numbers, the highest AUC first."""
+    return sorted(measured(outcomes), key=lambda outcome: -outcome["auc"])
+
+
+def reasons(outcomes: Sequence[Outcome], status: str) -> list[tuple[str, list[str]]]:
+    """Return ``(reason, names)`` of the outcomes with this status, each reason once."""
+    found: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        if outcome["status"] != "ok" and outcome["status"] == status:
+            found.setdefault(outcome["reason"], []).append(outcome["name"])
+    return list(found.items())
 
 
 def low_fprs(outcomes: Sequence[Outcome]) -> list[str]:
@@ -117,7 +131,25 @@ def warnings(result: Result) -> list[str]:
             found.append(
                 "Null run, yet the interval does not cover 0.5 for: " + ", ".join(moved) + "."
             )
+    found += [
+        f"The guard “{guard['name']}” failed: {guard['detail']}."
+        for guard in result.get("guards", [])
+        if guard["status"] == "fail" and guard["name"] not in ("blind baselines", "null run")
+    ]
     return found
+
+
+def guards(result: Result) -> str | None:
+    """Return how many guards passed, and which did not; ``None`` for a result without guards."""
+    names: dict[str, list[str]] = {"fail": [], "warn": [], "pass": [], "info": []}
+    for guard in result.get("guards", []):
+        names[guard["status"]].append(guard["name"])
+    said = [
+        f"{len(group)} {status}" + (f" ({', '.join(group)})" if status in ("fail", "warn") else "")
+        for status, group in names.items()
+        if group
+    ]
+    return ", ".join(said) or None
 
 
 def comparison_warnings(runs: Sequence[Result]) -> list[str]:
@@ -155,6 +187,8 @@ def summary(result: Result) -> list[tuple[str, str]]:
     if privacy["epsilon_claimed"] is not None:
         claim = f"ε = {number(privacy['epsilon_claimed'], 2)} at δ = {privacy['delta'] or 0:g}"
         lines.append(("claimed", claim))
+    if (counted := guards(result)) is not None:
+        lines.append(("guards", counted))
     lines += [("note", note) for note in result["notes"]]
     lines += [("fault", fault) for fault in faults(result)]
     return lines
@@ -175,11 +209,12 @@ def epsilon(result: Result) -> str:
 
 
 def faults(result: Result) -> list[str]:
-    """Return one line a fault that the run survived."""
+    """Return one line a fault that the run survived; a client's own reason may name both too."""
     return [
         f"round {fault['round']}"
         + ("" if fault["client"] is None else f", client {fault['client']}")
-        + f": {fault['reason']}"
+        + ": "
+        + fault["reason"].removeprefix(f"client {fault['client']}, round {fault['round']}: ")
         for fault in result["faults"]
     ]
 

@@ -24,7 +24,11 @@ class Route(Protocol):
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, directions: Directions
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return ``‖∂ℓ_i/∂z_i‖`` (n,) in float64, gradient norms (n,), inner products (n, K)."""
+        """Reduce the gradients, split by the P trainable parameters.
+
+        Returns ``‖∂ℓ_i/∂z_i‖`` (n,) in float64, squared gradient norms (n, P) and inner products
+        with the directions (n, K, P), the last two to be multiplied by the first (squared).
+        """
         ...
 
 
@@ -33,17 +37,29 @@ def trainable(model: nn.Module) -> dict[str, Tensor]:
     return {k: p for k, p in model.named_parameters() if p.requires_grad}
 
 
-def unit_residual(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the lengths and directions of ``softmax(z) − e_y``: (n,) float64, (n, classes).
+def nowhere(model: nn.Module) -> dict[str, Tensor]:
+    """Return no directions at all (K = 0), for routes that are to give norms only."""
+    return {k: p.detach().new_zeros(0, *p.shape) for k, p in trainable(model).items()}
+
+
+def residual(logits: Tensor, y: Tensor) -> Tensor:
+    """Return ``∂ℓ/∂z = softmax(z) − e_y``, (n, classes) in float64.
 
     ``p_y − 1`` is taken as minus the sum of the other probabilities, which does not round to 0.
-    A residual of length 0 has direction 0.
     """
     labels = y[:, None]
     others = logits.detach().double().softmax(1).scatter(1, labels, 0.0)
-    residual = others.scatter(1, labels, -others.sum(1, keepdim=True))
-    length = torch.linalg.vector_norm(residual, dim=1)
-    unit = residual / torch.where(length == 0, 1.0, length)[:, None]
+    return others.scatter(1, labels, -others.sum(1, keepdim=True))
+
+
+def unit_residual(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the lengths and directions of ``softmax(z) − e_y``: (n,) float64, (n, classes).
+
+    A residual of length 0 has direction 0.
+    """
+    r = residual(logits, y)
+    length = torch.linalg.vector_norm(r, dim=1)
+    unit = r / torch.where(length == 0, 1.0, length)[:, None]
     return length, unit.to(logits.dtype)
 
 
@@ -52,28 +68,27 @@ def one_by_one(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Go through the candidates with one backward pass each: slow, and right for any model."""
     parameters = trainable(model)
-    flat = _flatten(directions)
-    lengths, norms, dots = [], [], []
+    lengths, squares, dots = [], [], []
     for i in range(len(y)):
         logits = model(x[i : i + 1])
         length, unit = unit_residual(logits, y[i : i + 1])
         pieces = torch.autograd.grad(logits, list(parameters.values()), unit, allow_unused=True)
-        gradient = torch.cat(
-            [
-                (torch.zeros_like(p) if g is None else g).flatten()
-                for g, p in zip(pieces, parameters.values(), strict=True)
-            ]
-        )
+        gradients = {
+            k: torch.zeros_like(p) if g is None else g
+            for (k, p), g in zip(parameters.items(), pieces, strict=True)
+        }
         lengths.append(length[0])
-        norms.append(torch.linalg.vector_norm(gradient, dtype=torch.float64))
-        dots.append(flat @ gradient)
-    return torch.stack(lengths), torch.stack(norms), torch.stack(dots)
+        squares.append(torch.stack([g.double().square().sum() for g in gradients.values()]))
+        dots.append(
+            torch.stack([directions[k].flatten(1) @ g.flatten() for k, g in gradients.items()], 1)
+        )
+    return torch.stack(lengths), torch.stack(squares), torch.stack(dots)
 
 
 def vectorised(
     model: nn.Module, x: Tensor, y: Tensor, directions: Directions
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Take the chunk's per-sample gradients with ``vmap(grad)`` and one matrix product."""
+    """Take the chunk's per-sample gradients with ``vmap(grad)`` and a matrix product each."""
     parameters = trainable(model)
 
     def projected(parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,9 +99,7 @@ def vectorised(
     per_sample = vmap(grad(projected, has_aux=True), in_dims=(None, 0, 0))
     detached = {k: p.detach() for k, p in parameters.items()}
     gradients, lengths = per_sample(detached, x, y)
-    flat = torch.cat([gradients[k].flatten(1) for k in parameters], dim=1)
-    return lengths, torch.linalg.vector_norm(flat, dim=1), flat @ _flatten(directions).T
-
-
-def _flatten(directions: Directions) -> Tensor:
-    return torch.cat([d.flatten(1) for d in directions.values()], dim=1)
+    flat = {k: gradients[k].flatten(1) for k in parameters}
+    squares = [torch.linalg.vector_norm(g, dim=1).square() for g in flat.values()]
+    dots = [g @ directions[k].flatten(1).T for k, g in flat.items()]
+    return lengths, torch.stack(squares, 1), torch.stack(dots, 2)

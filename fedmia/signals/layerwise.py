@@ -7,17 +7,28 @@ sequences) sum the outer products over p first; those are built for a few sample
 """
 
 from collections.abc import Callable
+from math import prod
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.func import functional_call
+from torch.nn.grad import conv2d_weight
 
 from fedmia.signals.gradients import Directions, trainable, unit_residual
 
+Reduced = dict[str, tuple[Tensor, Tensor]]
+"""Of each parameter of a layer: squared norms (n,) and inner products (n, K)."""
+
 _OUTER_BYTES = 4 * 2**20
 """Memory for outer products at a time; small enough to stay near the processor's caches."""
+
+_TILE_ROWS = 16
+"""Fewer samples at a time are not worth reading the directions for."""
+
+_LARGE_PRODUCT = 2**22
+"""Multiplications a sample from which a call for each costs less than unfolding them."""
 
 
 class _Call(NamedTuple):
@@ -59,8 +70,7 @@ def layerwise(
         raise ValueError(f"layer {missing[0]} is not called")
     length, unit = unit_residual(logits, y)
     edges = [calls[layer].output for layer in layers.values()]
-    squares = logits.new_zeros(len(y))
-    dots = logits.new_zeros(len(y), next(iter(directions.values())).shape[0])
+    reduced: Reduced = {}
     with torch.no_grad():
         for (name, layer), delta in zip(
             layers.items(), torch.autograd.grad(logits, edges, unit, allow_unused=True), strict=True
@@ -72,10 +82,12 @@ def layerwise(
                 continue
             prefix = f"{name}." if name else ""
             own = {k: directions[prefix + k] for k in layer._parameters if prefix + k in directions}
-            square, dot = _KINDS[type(layer)](layer, a, delta, own)
-            squares += square
-            dots += dot
-    return length, squares.sqrt(), dots
+            for k, both in _KINDS[type(layer)](layer, a, delta, own).items():
+                reduced[prefix + k] = both
+    K = next(iter(directions.values())).shape[0]
+    unused = logits.new_zeros(len(y)), logits.new_zeros(len(y), K)
+    squares, dots = zip(*(reduced.get(k, unused) for k in trainable(model)), strict=True)
+    return length, torch.stack(squares, 1), torch.stack(dots, 2)
 
 
 def _layers(model: nn.Module) -> dict[str, nn.Module]:
@@ -90,36 +102,55 @@ def _layers(model: nn.Module) -> dict[str, nn.Module]:
     return layers
 
 
-def _linear(
-    layer: nn.Module, a: Tensor, delta: Tensor, u: dict[str, Tensor]
-) -> tuple[Tensor, Tensor]:
+def _linear(layer: nn.Module, a: Tensor, delta: Tensor, u: dict[str, Tensor]) -> Reduced:
     if a.ndim > 2:
         return _outer(lambda some: some.flatten(1, -2).mT, a, delta.flatten(1, -2).mT, u)
-    squares, dots = a.new_zeros(len(a)), a.new_zeros(len(a), len(next(iter(u.values()))))
     energy = delta.square().sum(1)
+    reduced: Reduced = {}
     if "weight" in u:
         K, outputs, inputs = u["weight"].shape
-        squares += energy * a.square().sum(1)
         # Contract the longer side first: what stands in between is (n, K, shorter side).
         if outputs <= inputs:
             half, rest = a @ u["weight"].reshape(K * outputs, inputs).T, delta
         else:
             half, rest = delta @ u["weight"].transpose(0, 1).reshape(outputs, K * inputs), a
-        dots += (half.view(len(a), K, min(outputs, inputs)) * rest[:, None]).sum(2)
+        dots = (half.view(len(a), K, min(outputs, inputs)) * rest[:, None]).sum(2)
+        reduced["weight"] = energy * a.square().sum(1), dots
     if "bias" in u:
-        squares += energy
-        dots += delta @ u["bias"].T
-    return squares, dots
+        reduced["bias"] = energy, delta @ u["bias"].T
+    return reduced
 
 
-def _convolution(
-    layer: nn.Module, a: Tensor, delta: Tensor, u: dict[str, Tensor]
-) -> tuple[Tensor, Tensor]:
+def _convolution(layer: nn.Module, a: Tensor, delta: Tensor, u: dict[str, Tensor]) -> Reduced:
     assert isinstance(layer, nn.Conv2d)
     if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
         raise TypeError(f"no closed form for the padding of {layer}")
+    size = layer.weight.numel()
+    if "weight" in u and 16 * size <= _OUTER_BYTES and size * delta[0, 0].numel() >= _LARGE_PRODUCT:
+        return _one_call_each(layer, a, delta, u)
     unfold = nn.Unfold(layer.kernel_size, layer.dilation, layer.padding, layer.stride)
     return _outer(unfold, a, delta.flatten(2), u, layer.groups)
+
+
+def _one_call_each(layer: nn.Conv2d, a: Tensor, delta: Tensor, u: dict[str, Tensor]) -> Reduced:
+    """Have each sample's gradient from the library, which needs no unfolded copy of its input."""
+    shape, geometry = layer.weight.shape, (layer.stride, layer.padding, layer.dilation)
+
+    def gradient(one: Tensor, d: Tensor) -> Tensor:
+        g: Tensor = conv2d_weight(one, shape, d, *geometry, layer.groups)  # type: ignore[no-untyped-call]
+        return g
+
+    samples = list(zip(torch.split(a, 1), torch.split(delta, 1), strict=True))
+    rows = _OUTER_BYTES // (4 * shape.numel())
+    parts = [
+        _reduce(torch.stack([gradient(*pair) for pair in samples[i : i + rows]]), u["weight"])
+        for i in range(0, len(samples), rows)
+    ]
+    squares, dots = zip(*parts, strict=True)
+    reduced = {"weight": (torch.cat(squares), torch.cat(dots))}
+    if "bias" in u:
+        reduced["bias"] = _reduce(delta.sum((2, 3)), u["bias"])
+    return reduced
 
 
 def _outer(
@@ -128,30 +159,41 @@ def _outer(
     delta: Tensor,
     u: dict[str, Tensor],
     groups: int = 1,
-) -> tuple[Tensor, Tensor]:
+) -> Reduced:
     """Reduce ``Σ_p δ_p columns(a)_pᵀ``, a few samples at a time.
 
     ``columns(a)`` has shape (n, inputs, positions) and ``delta`` (n, outputs, positions).
     """
-    weight = u["weight"][0].numel() if "weight" in u else 0
     _, outputs, positions = delta.shape
-    rows = max(1, _OUTER_BYTES // (4 * (weight + groups * weight // outputs * positions + 1)))
+    inputs = prod(u["weight"].shape[2:]) if "weight" in u else 0
+    rows = max(1, _OUTER_BYTES // (4 * (outputs * inputs + groups * inputs * positions + 1)))
+    tile = outputs
+    if rows < _TILE_ROWS and groups == 1:
+        # Read a large weight's directions for many samples at once, a few outputs at a time.
+        rows, tile = _TILE_ROWS, max(1, _OUTER_BYTES // (4 * _TILE_ROWS * inputs))
     parts = []
     for some, d in zip(torch.split(a, rows), torch.split(delta, rows), strict=True):
-        gradients = {}
-        if weight:
-            c = columns(some).reshape(len(d), groups, -1, positions)
-            gradients["weight"] = d.reshape(len(d), groups, -1, positions) @ c.mT
+        reduced: Reduced = {}
+        if inputs:
+            c = columns(some).reshape(len(d), groups, -1, positions).mT
+            tiles = [
+                _reduce(piece.reshape(len(d), groups, -1, positions) @ c, directions)
+                for piece, directions in zip(
+                    torch.split(d, tile, 1), torch.split(u["weight"], tile, 1), strict=True
+                )
+            ]
+            squares, dots = zip(*tiles, strict=True)
+            reduced["weight"] = torch.stack(squares).sum(0), torch.stack(dots).sum(0)
         if "bias" in u:
-            gradients["bias"] = d.sum(2)
-        parts.append(_reduce(gradients, u))
-    squares, dots = zip(*parts, strict=True)
-    return torch.cat(squares), torch.cat(dots)
+            reduced["bias"] = _reduce(d.sum(2), u["bias"])
+        parts.append(reduced)
+    return {
+        k: (torch.cat([part[k][0] for part in parts]), torch.cat([part[k][1] for part in parts]))
+        for k in u
+    }
 
 
-def _normalisation(
-    layer: nn.Module, a: Tensor, delta: Tensor, u: dict[str, Tensor]
-) -> tuple[Tensor, Tensor]:
+def _normalisation(layer: nn.Module, a: Tensor, delta: Tensor, u: dict[str, Tensor]) -> Reduced:
     """Reduce layers that scale and shift: the scale's gradient is ``δ`` times the unscaled."""
     neutral = {
         k: torch.ones_like(p) if k == "weight" else torch.zeros_like(p)
@@ -162,19 +204,16 @@ def _normalisation(
         summed = tuple(range(1, a.ndim - len(layer.normalized_shape)))
     else:
         summed = tuple(range(2, a.ndim))
-    return _reduce({k: whole[k].sum(summed) if summed else whole[k] for k in u}, u)
+    return {k: _reduce(whole[k].sum(summed) if summed else whole[k], d) for k, d in u.items()}
 
 
-def _reduce(gradients: dict[str, Tensor], u: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    flat = {k: g.flatten(1) for k, g in gradients.items()}
-    squares = [torch.linalg.vector_norm(g, dim=1).square() for g in flat.values()]
-    dots = [(u[k].flatten(1) @ g.T).T for k, g in flat.items()]  # faster than g @ u.T
-    return torch.stack(squares).sum(0), torch.stack(dots).sum(0)
+def _reduce(gradients: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    g = gradients.flatten(1)
+    dots = (directions.flatten(1) @ g.T).T  # faster than g @ directions.T
+    return torch.linalg.vector_norm(g, dim=1).square(), dots
 
 
-_KINDS: dict[
-    type, Callable[[nn.Module, Tensor, Tensor, dict[str, Tensor]], tuple[Tensor, Tensor]]
-] = {
+_KINDS: dict[type, Callable[[nn.Module, Tensor, Tensor, dict[str, Tensor]], Reduced]] = {
     nn.Linear: _linear,
     nn.Conv2d: _convolution,
     nn.GroupNorm: _normalisation,

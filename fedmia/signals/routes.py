@@ -12,7 +12,9 @@ logger = logging.getLogger(__name__)
 
 _CHUNK_ROWS = 512
 _CHUNK_BYTES = 64 * 2**20
-"""Memory for a chunk's activations and gradients."""
+"""Memory for a chunk's activations and gradients; large models get several times their weights."""
+
+_CHUNK_WEIGHTS = 6
 
 
 def plan_route(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Route, int]:
@@ -36,7 +38,7 @@ def choose_route(model: nn.Module, x: Tensor, y: Tensor) -> Route:
         except Exception as error:  # any failure only says that the route is not for this model
             reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
         else:
-            if all(map(_agree, measured, expected)):
+            if all(map(_agree, _norms(measured), _norms(expected))):
                 return route
             reason = "its numbers differ from one backward pass per candidate"
         logger.info(
@@ -44,6 +46,11 @@ def choose_route(model: nn.Module, x: Tensor, y: Tensor) -> Route:
         )
     logger.warning("gradient signals: one backward pass per candidate, which is slow")
     return one_by_one
+
+
+def _norms(reduced: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    lengths, squares, dots = reduced
+    return lengths, squares.sqrt(), dots
 
 
 def _agree(measured: Tensor, expected: Tensor) -> bool:
@@ -70,4 +77,5 @@ def chunk_size(model: nn.Module, x: Tensor, route: Route | None = None) -> int:
         logits = model(x[:1].clone())  # a slice would count the storage of all
     activations = sum(kept.values()) + int(logits.nbytes)
     gradients = sum(p.nbytes for p in trainable(model).values()) if route is vectorised else 0
-    return max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // (3 * (activations + gradients))))
+    room = max(_CHUNK_BYTES, _CHUNK_WEIGHTS * sum(p.nbytes for p in model.parameters()))
+    return max(1, min(_CHUNK_ROWS, room // (3 * (activations + gradients))))

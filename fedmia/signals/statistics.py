@@ -2,23 +2,17 @@
 
 import copy
 import hashlib
-import time
-from collections.abc import Callable
-from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from fedmia.records import Examples
-from fedmia.signals.forward import evaluate
-from fedmia.signals.gradients import Route
-from fedmia.signals.identity import identify
-from fedmia.signals.routes import chunk_size, plan_route
-from fedmia.signals.store import Arrays, Layout, remember
-from fedmia.signals.weights import load, unit_directions
+from fedmia.signals.gradients import trainable
+from fedmia.signals.passes import Passes
+from fedmia.signals.sweeps import Sweeps
 from fedmia.transcript import Transcript
 
 Float64 = NDArray[np.float64]
@@ -30,7 +24,11 @@ class Signals:
 
     Each array is computed when it is first asked for, together with those that share its passes,
     and kept under ``cache`` where later runs on the same transcript find it. The model runs in
-    eval mode. What is not finite stays so; what a client did not send is NaN.
+    eval mode. What a client did not send is NaN; everything else is finite, or asking for it
+    raises ``FloatingPointError``: finite logits have finite losses, so that an infinite one also
+    means a network or a record that is broken.
+
+    Arrays of ``(T or T+1, …)`` have the rows of ``rounds_global``, all others those of ``rounds``.
 
     Parameters
     ----------
@@ -48,12 +46,14 @@ class Signals:
     rounds
         The T visible rounds: the rows of most arrays.
     rounds_global
-        The rows of ``loss_global`` and ``logit_gap_global``: the visible rounds ``w^t`` and, as
-        ``None``, the model after the last round where it is visible.
+        The visible rounds ``w^t`` and, as ``None``, the model after the last round where it is
+        visible.
     nodes
         The K nodes whose updates were seen: the columns.
-    seconds
-        Time spent computing so far.
+    parameters
+        The names of the P parameter tensors that training moves.
+    candidates
+        The n labelled records.
 
     Raises
     ------
@@ -61,6 +61,8 @@ class Signals:
         If there are no candidates.
     ConfigError
         When an array is asked for and the transcript's model is not of this architecture.
+    FloatingPointError
+        When an array is asked for that is not finite where it should be.
     """
 
     def __init__(
@@ -68,74 +70,154 @@ class Signals:
     ) -> None:
         if len(candidates) == 0:
             raise ValueError("there are no candidates to compute signals for")
+        sweeps = Sweeps(transcript, copy.deepcopy(model).eval(), candidates)
         self.rounds = transcript.rounds
-        self._stop: int | None = None
-        self.nodes = transcript.node_ids
-        final = transcript.final
         self.rounds_global: tuple[int | None, ...] = (
             *self.rounds,
-            *([None] if final is not None else []),
+            *([None] if sweeps.final is not None else []),
         )
-        self.seconds = 0.0
-        self._transcript = transcript
-        self._length = len(transcript)
-        self._final = final
+        self.nodes = sweeps.nodes
+        self.parameters = tuple(trainable(model))
+        self.candidates = candidates
+        self._passes = Passes(sweeps, candidates, cache)
         self._cache = cache
         self._others: dict[str, Signals] = {}
-        self._candidates = candidates
-        self._model = copy.deepcopy(model).eval()
-        self._x = torch.from_numpy(np.array(candidates.x))
-        self._y = torch.from_numpy(np.array(candidates.y))
+        self._stop: int | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Time spent computing so far, that for other records included."""
+        return self._passes.seconds + sum(other.seconds for other in self._others.values())
 
     @property
     def loss_global(self) -> Float64:
-        """``ℓ(w^t; x, y)`` and, in the last row where visible, ``ℓ(w^T; x, y)``: (T or T+1, n)."""
-        return self._global["loss"][: self._stop]
+        """``ℓ(w^t; x, y)``: (T or T+1, n)."""
+        return self._rows("loss_global")
 
     @property
     def logit_gap_global(self) -> Float64:
-        """``φ = z_y − logsumexp_{j≠y} z_j`` under the same models: (T or T+1, n)."""
-        return self._global["logit_gap"][: self._stop]
+        """``φ = z_y − logsumexp_{j≠y} z_j`` under ``w^t``: (T or T+1, n)."""
+        return self._rows("logit_gap_global")
+
+    @property
+    def entropy_global(self) -> Float64:
+        """``−Σ_i p_i log p_i`` under ``w^t``: (T or T+1, n)."""
+        return self._rows("entropy_global")
+
+    @property
+    def mentr_global(self) -> Float64:
+        """Song and Mittal's modified entropy under ``w^t``: (T or T+1, n)."""
+        return self._rows("mentr_global")
 
     @property
     def loss_local(self) -> Float64:
         """``ℓ(w_k^t; x, y)`` with ``w_k^t = w^t + Δ_k^t``: (T, K, n)."""
-        return self._local["loss"][: self._stop]
+        return self._rows("loss_local")
 
     @property
     def logit_gap_local(self) -> Float64:
         """``φ`` under ``w_k^t``: (T, K, n)."""
-        return self._local["logit_gap"][: self._stop]
+        return self._rows("logit_gap_local")
+
+    @property
+    def entropy_local(self) -> Float64:
+        """Entropy under ``w_k^t``: (T, K, n)."""
+        return self._rows("entropy_local")
+
+    @property
+    def mentr_local(self) -> Float64:
+        """Modified entropy under ``w_k^t``: (T, K, n)."""
+        return self._rows("mentr_local")
 
     @property
     def grad_norm(self) -> Float32:
-        """``‖∇ℓ(w^t; x, y)‖₂``: (T, n)."""
-        return self._gradients["grad_norm"][: self._stop]
+        """``‖∇ℓ(w^t; x, y)‖₂``: (T or T+1, n)."""
+        return self._rows("grad_norm")
+
+    @property
+    def grad_norm_local(self) -> Float32:
+        """``‖∇ℓ(w_k^t; x, y)‖₂``: (T, K, n)."""
+        return self._rows("grad_norm_local")
+
+    @property
+    def last_layer_norm_global(self) -> Float64:
+        """``‖p − e_y‖ √(‖h‖² + 1)``, the last layer's share of ``grad_norm``: (T or T+1, n).
+
+        Raises ``NotImplementedError`` if the logits do not come from a Linear layer.
+        """
+        return self._rows("last_layer_norm_global")
+
+    @property
+    def last_layer_norm_local(self) -> Float64:
+        """The same under ``w_k^t``: (T, K, n)."""
+        return self._rows("last_layer_norm_local")
 
     @property
     def inner(self) -> Float32:
         """``⟨∇ℓ(w^t; x, y), u_k^t⟩`` with the descent direction ``u = −Δ``: (T, K, n)."""
-        return self._gradients["inner"][: self._stop]
+        return self._rows("inner")
 
     @property
     def cosine(self) -> Float32:
         """``inner / (‖∇ℓ‖ ‖u‖)``, 0 where either norm is 0: (T, K, n)."""
-        return self._gradients["cosine"][: self._stop]
+        return self._rows("cosine")
 
     @property
     def update_norm(self) -> Float32:
         """``‖u_k^t‖₂`` over the trainable parameters: (T, K)."""
-        return self._gradients["update_norm"][: self._stop]
+        return self._rows("update_norm")
+
+    @property
+    def parameter_norm(self) -> Float32:
+        """``‖∇_p ℓ(w^t; x, y)‖₂`` of each of ``parameters``: (T, P, n)."""
+        return self._rows("parameter_norm")
+
+    @property
+    def parameter_inner(self) -> Float32:
+        """``⟨∇_p ℓ(w^t; x, y), u_{k,p}^t⟩``, whose sum over P is ``inner``: (T, K, P, n)."""
+        return self._rows("parameter_inner")
+
+    @property
+    def parameter_update_norm(self) -> Float32:
+        """``‖u_{k,p}^t‖₂``: (T, K, P)."""
+        return self._rows("parameter_update_norm")
 
     @property
     def present(self) -> NDArray[np.bool_]:
         """Whether client k's update of round t was seen: (T, K)."""
-        return self._present[: self._stop]
+        return self._passes.present[: self._stop]
+
+    def logits(self, t: int, k: int | None = None) -> Float32:
+        """Return the candidates' logits under ``w^t``, or column k's ``w_k^t``: (n, classes).
+
+        ``t`` is a row of ``rounds_global``, with ``k`` one of ``rounds``; −1 is the last.
+
+        Raises
+        ------
+        ValueError
+            If client k sent nothing in that round.
+        """
+        if k is None:
+            return np.asarray(self._rows("logits_global")[t])
+        row = self._row(t, k)
+        return np.asarray(self._rows("logits_local")[row, k])
+
+    def model(self, t: int, k: int | None = None) -> nn.Module:
+        """Return the network under ``w^t``, or column k's ``w_k^t``, in eval mode.
+
+        ``t`` and ``k`` are those of :meth:`logits`. The network is a copy of its own.
+
+        Raises
+        ------
+        ValueError
+            If client k sent nothing in that round.
+        """
+        return self._passes.sweeps.network(self._row(t, k), k)
 
     def until(self, rounds: int) -> "Signals":
         """Return the signals as they were after the first ``rounds`` visible rounds.
 
-        Whatever this object has computed is shared, not computed again.
+        Whatever either object computes is shared, not computed again.
         """
         early = copy.copy(self)
         early.rounds = self.rounds[:rounds]
@@ -147,90 +229,16 @@ class Signals:
         """Return the signals of other records under the same transcript, kept once made."""
         key = hashlib.sha256(records.x.tobytes() + records.y.tobytes()).hexdigest()
         if key not in self._others:
-            self._others[key] = Signals(self._transcript, self._model, records, self._cache)
+            sweeps = self._passes.sweeps
+            self._others[key] = Signals(sweeps.transcript, sweeps.model, records, self._cache)
         other = self._others[key]
         return other if self._stop is None else other.until(self._stop)
 
-    @cached_property
-    def _present(self) -> NDArray[np.bool_]:
-        seen = [[u.node_id for u in self._transcript[t].updates] for t in range(self._length)]
-        return np.array([[k in row for k in self.nodes] for row in seen], dtype=np.bool_).reshape(
-            self._length, len(self.nodes)
-        )
+    def _rows(self, name: str) -> NDArray[Any]:
+        return self._passes.rows(name, self._stop)
 
-    @cached_property
-    def _key(self) -> str:
-        return identify(self._transcript, self._model, self._candidates)
-
-    @cached_property
-    def _rows(self) -> int:
-        return chunk_size(self._model, self._x)
-
-    @cached_property
-    def _global(self) -> Arrays:
-        shape = (self._length + (self._final is not None), len(self._y))
-        layout: Layout = {"loss": (shape, np.float64), "logit_gap": (shape, np.float64)}
-        return self._compute("global", layout, self._fill_global)
-
-    @cached_property
-    def _local(self) -> Arrays:
-        shape = (self._length, len(self.nodes), len(self._y))
-        layout: Layout = {"loss": (shape, np.float64), "logit_gap": (shape, np.float64)}
-        return self._compute("local", layout, self._fill_local)
-
-    @cached_property
-    def _gradients(self) -> Arrays:
-        T, K, n = self._length, len(self.nodes), len(self._y)
-        layout: Layout = {
-            "grad_norm": ((T, n), np.float32),
-            "inner": ((T, K, n), np.float32),
-            "cosine": ((T, K, n), np.float32),
-            "update_norm": ((T, K), np.float32),
-        }
-        return self._compute("gradients", layout, self._fill_gradients)
-
-    def _compute(self, name: str, layout: Layout, fill: Callable[[Arrays], None]) -> Arrays:
-        start = time.perf_counter()
-        folder = self._cache / self._key / name if self._cache else None
-        arrays = remember(folder, layout, fill)
-        self.seconds += time.perf_counter() - start
-        return arrays
-
-    def _fill_global(self, arrays: Arrays) -> None:
-        for t in range(self._length):
-            load(self._model, self._transcript[t].params)
-            arrays["loss"][t], arrays["logit_gap"][t] = self._evaluate()
-        if self._final is not None:
-            load(self._model, self._final)
-            arrays["loss"][-1], arrays["logit_gap"][-1] = self._evaluate()
-
-    def _fill_local(self, arrays: Arrays) -> None:
-        for t in range(self._length):
-            observation = self._transcript[t]
-            for update in observation.updates:
-                k = self.nodes.index(update.node_id)
-                load(self._model, observation.params, update)
-                arrays["loss"][t, k], arrays["logit_gap"][t, k] = self._evaluate()
-
-    def _fill_gradients(self, arrays: Arrays) -> None:
-        plan: tuple[Route, int] | None = None
-        for t in range(self._length):
-            observation = self._transcript[t]
-            load(self._model, observation.params)
-            route, rows = plan = plan or plan_route(self._model, self._x, self._y)
-            columns = [self.nodes.index(u.node_id) for u in observation.updates]
-            directions, lengths = unit_directions(self._model, observation.updates)
-            arrays["update_norm"][t, columns] = lengths.float()
-            for i in range(0, len(self._y), rows):
-                chunk = slice(i, i + rows)
-                residuals, norms, dots = route(
-                    self._model, self._x[chunk], self._y[chunk], directions
-                )
-                norm = residuals * norms
-                cosine = (dots / torch.where(norms == 0, 1, norms)[:, None]).T
-                arrays["grad_norm"][t, chunk] = norm.float()
-                arrays["cosine"][t, columns, chunk] = cosine.float()
-                arrays["inner"][t, columns, chunk] = (cosine * norm * lengths[:, None]).float()
-
-    def _evaluate(self) -> tuple[Float64, Float64]:
-        return evaluate(self._model, self._x, self._y, self._rows)
+    def _row(self, t: int, k: int | None) -> int:
+        row = range(len(self.rounds_global if k is None else self.rounds))[t]
+        if k is not None and not self.present[row, k]:
+            raise ValueError(f"client column {k} sent nothing in round {self.rounds[row]}")
+        return row

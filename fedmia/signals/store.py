@@ -23,8 +23,9 @@ def remember(folder: Path | None, layout: Layout, fill: Callable[[Arrays], None]
     ``fill`` gets arrays of NaN laid out as ``layout`` says. They are memory maps in a partial
     folder, renamed when they are whole, so memory does not grow with their size and nobody reads
     half of them. With ``folder=None``, or a place that cannot be written to, they stay in memory.
+    Empty arrays need no file.
     """
-    if folder is None or not all(np.prod(shape) for shape, _ in layout.values()):
+    if folder is None or not any(np.prod(shape) for shape, _ in layout.values()):
         return _filled({k: np.full(shape, np.nan, dt) for k, (shape, dt) in layout.items()}, fill)
     if (found := _read(folder, layout)) is not None:
         return found
@@ -52,6 +53,8 @@ def _filled(arrays: Arrays, fill: Callable[[Arrays], None]) -> Arrays:
 
 
 def _blank(file: Path, shape: tuple[int, ...], dtype: type) -> NDArray[Any]:
+    if not np.prod(shape):
+        return np.empty(shape, dtype)
     array: NDArray[Any] = np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
     array[:] = np.nan
     return array
@@ -60,6 +63,9 @@ def _blank(file: Path, shape: tuple[int, ...], dtype: type) -> NDArray[Any]:
 def _read(folder: Path, layout: Layout) -> Arrays | None:
     arrays: Arrays = {}
     for name, (shape, dtype) in layout.items():
+        if not np.prod(shape):
+            arrays[name] = np.empty(shape, dtype)
+            continue
         try:
             array = np.load(folder / f"{name}.npy", mmap_mode="r")
         except (OSError, ValueError):

@@ -32,10 +32,11 @@ def load(model: nn.Module, params: Params, update: Update | None = None) -> None
 
 def unit_directions(
     model: nn.Module, updates: Sequence[Update]
-) -> tuple[dict[str, Tensor], Tensor]:
-    """Return the unit vectors along ``u = −Δ`` by trainable parameter, and their lengths (K,).
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Return the unit vectors along ``u = −Δ``, the lengths of K updates and of their parts.
 
-    An update of length 0 has direction 0.
+    The unit vectors come by trainable parameter, (K, *its shape); an update of length 0 has
+    direction 0. Lengths (K,) and those of the P parameters' parts (K, P) are float64.
     """
     stacked = {
         name: torch.from_numpy(
@@ -45,12 +46,12 @@ def unit_directions(
         )
         for name, parameter in trainable(model).items()
     }
-    squares = [u.double().flatten(1).square().sum(1) for u in stacked.values()]
-    lengths = torch.stack(squares).sum(0).sqrt()
+    squares = torch.stack([u.double().flatten(1).square().sum(1) for u in stacked.values()], 1)
+    lengths = squares.sum(1).sqrt()
     scale = torch.where(lengths == 0, 1, lengths)
     for u in stacked.values():
         u /= scale.view(-1, *[1] * (u.ndim - 1))
-    return stacked, lengths
+    return stacked, lengths, squares.sqrt()
 
 
 def _descent(update: Update, name: str, parameter: Tensor) -> Any:

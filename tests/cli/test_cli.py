@@ -120,7 +120,7 @@ def test_a_run_cannot_be_attacked_from_where_more_is_seen(fedmia, run):
 def test_what_was_fixed_in_training_cannot_be_overridden_afterwards(fedmia, run_dir, override):
     said = one_line(fedmia("attack", run_dir, override))
     key = override.partition("=")[0]
-    assert said.startswith(f"{key}: expected one of attack, metrics, observer")
+    assert said.startswith(f"{key}: expected one of attack, knowledge, metrics, observer")
     assert not list(run_dir.glob("attack_*"))
 
 

@@ -53,7 +53,7 @@ def test_every_command_of_the_document_works(fedmia, finished, workplace, monkey
     ended = fedmia(verb, *arguments, *extra)
     assert ended.code == 0, ended.err
     if verb == "list":
-        assert "grad_norm" in ended.out
+        assert "grad_peak" in ended.out
     elif "--cfg" not in arguments:
         result = results.read(ended.folder / "result.json")
         assert {row["status"] for row in result["attacks"]} == {"ok"}

@@ -77,7 +77,7 @@ class TestCompose:
     def test_attacks_can_be_one_several_or_all(self):
         assert set(config.compose(["attack=fedmia"]).attack) == {"fedmia_i", "fedmia_ii"}
         both = config.compose(["attack=[yeom_loss,fedmia]"]).attack
-        assert list(both) == ["yeom_loss", "fedmia_i", "fedmia_ii"]
+        assert list(both) == ["yeom_loss", "yeom_loss_local", "fedmia_i", "fedmia_ii"]
         assert {*both, "loss_series", "avg_cosine"} <= set(config.compose(["attack=all"]).attack)
 
     def test_no_attack_at_all_is_refused(self):

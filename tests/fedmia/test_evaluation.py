@@ -10,11 +10,11 @@ from fedmia.attacks.base import Attack, NotApplicableError, View
 from fedmia.attacks.loss_series import LossSeries
 from fedmia.attacks.yeom_loss import YeomLoss
 from fedmia.config import compose
-from fedmia.evaluation import Targets, evaluate, targets
+from fedmia.evaluation import evaluate, targets
 from fedmia.membership import Membership
 from fedmia.observe import Observer
 from fedmia.recording import train
-from fedmia.records import Capability, Observation
+from fedmia.records import KNOWLEDGE, Capability, Observation
 from fedmia.signals import Signals
 from fedmia.stage import prepare
 from fedmia.transcript import Transcript, TranscriptWriter
@@ -25,7 +25,7 @@ SETTINGS = [
     "model=logistic",
     "pool=serial",
     "partition.samples_per_client=20",
-    "attack=all",
+    "attack=[yeom_loss,loss_series,avg_cosine,fedmia]",
     "dataset.label_noise=0.5",
     "candidates.nonmembers=200",
     "metrics.bootstrap=100",
@@ -75,7 +75,7 @@ def look(stage, transcript):
 
 def partial(run, path, who):
     """Write the run again with only the updates of the clients that ``who`` names by round."""
-    writer = TranscriptWriter(path, "server", frozenset(Capability))
+    writer = TranscriptWriter(path, "server", frozenset(Capability) - KNOWLEDGE)
     for seen in run.transcript:
         updates = tuple(u for u in seen.updates if run.nodes[u.node_id] in who[seen.round])
         writer.append(Observation(seen.round, seen.params, seen.recipients, updates))
@@ -234,7 +234,7 @@ def test_a_target_without_members_counts_neither_in_the_headline_nor_in_the_curv
     everyone = targets(stage, view, run.nodes)
     owner = np.where(everyone.owner == 1, -2, everyone.owner)
 
-    found = evaluate(stage, view, Targets(everyone.nodes, everyone.clients, owner), None)
+    found = evaluate(stage, view, replace(everyone, owner=owner), None)
 
     for row in found.attacks:
         assert row["per_target"][1]["auc"] is None
@@ -337,7 +337,7 @@ def test_attacks_on_a_training_that_failed_are_failed_with_its_reason(stage, run
 def test_a_training_that_failed_before_anybody_answered_still_has_its_baselines(
     stage, run, tmp_path
 ):
-    TranscriptWriter(tmp_path, "server", frozenset(Capability))
+    TranscriptWriter(tmp_path, "server", frozenset(Capability) - KNOWLEDGE)
     view = look(stage, Transcript(tmp_path))
 
     found = evaluate(stage, view, targets(stage, view, run.nodes), "round 1 failed")
@@ -353,3 +353,46 @@ def test_what_no_vantage_allows_stays_not_applicable_when_training_failed(stage,
 
     assert rows(found)["yeom_loss"]["status"] == "failed"
     assert rows(found)["avg_cosine"]["status"] == "not_applicable"
+
+
+def test_what_the_adversary_is_told_is_not_what_it_is_judged_on(stage, run):
+    view = look(stage, run.transcript)
+    everyone = targets(stage, view, run.nodes)
+    config = stage.config.copy()
+    config.knowledge.known_members = 0.25
+
+    told = targets(replace(stage, config=config), view, run.nodes)
+
+    assert all(len(m) == len(o) == 0 for m, o in everyone.known)
+    for row, (members, others) in enumerate(told.known):
+        assert len(members) == len(others) == 5  # of 20
+        assert (everyone.owner[members] == row).all()
+        assert (everyone.owner[others] == -1).all()
+        assert (told.owner[members] == -2).all()
+        assert (told.owner[others] == -2).all()
+    known = np.unique(np.concatenate([np.concatenate(pair) for pair in told.known]))
+    rest = np.setdiff1d(np.arange(len(told.owner)), known)
+    assert 4 * 5 + 5 <= len(known) <= 4 * 5 + 2 * 3
+    assert (told.owner[rest] == everyone.owner[rest]).all()
+
+
+def test_what_the_adversary_is_told_leaves_labels_as_they_were(stage, run):
+    config = stage.config.copy()
+    config.knowledge.known_members = 0.5
+    labels = stage.dataset.y[stage.candidates.index]
+
+    told = targets(replace(stage, config=config), look(stage, run.transcript), run.nodes)
+
+    for row, (members, others) in enumerate(told.known):
+        assert np.bincount(labels[members]).tolist() == [5, 5]
+        assert np.bincount(labels[others]).tolist() == [5, 5]
+        assert np.bincount(labels[told.owner == row]).tolist() == [5, 5]
+
+
+def test_an_adversary_is_never_told_all_members(stage, run):
+    config = stage.config.copy()
+    config.knowledge.known_members = 0.99
+
+    told = targets(replace(stage, config=config), look(stage, run.transcript), run.nodes)
+
+    assert np.bincount(told.owner[told.owner >= 0]).tolist() == [1] * CLIENTS

@@ -54,6 +54,9 @@ def test_members_of_others_and_left_out_records_never_reach_the_headline():
     before, after = evaluate(scores, owner), evaluate(changed, owner)
     assert after.pop("other_members")["auc"] == 0.0
     assert before.pop("other_members")["auc"] > 0.6
+    assert after.pop("source_accuracy") == 0.0
+    assert before.pop("source_accuracy") > 0.4
+    assert before.pop("source_accuracy_ci") != after.pop("source_accuracy_ci")
     assert before == after
 
 
@@ -83,9 +86,63 @@ def test_equal_scores_are_worth_exactly_nothing():
     assert result["tpr_ci"]["0.001"][1] == pytest.approx(1 - 0.025 ** (1 / 200))
 
 
-def test_one_target_alone_has_no_other_members():
+def test_one_target_alone_has_no_other_members_and_no_source():
     scores, owner = federation(rng(5), targets=1)
-    assert evaluate(scores, owner)["other_members"] is None
+    result = evaluate(scores, owner)
+    assert result["other_members"] is None
+    for field in ("source_accuracy", "source_accuracy_ci", "source_chance"):
+        assert result[field] is None
+
+
+def test_an_achieved_rate_is_close_to_the_nominal_one_and_is_not_fitted_to_its_judges():
+    scores, owner = federation(rng(7), targets=2, held_out=4000, signal=1.0)
+    result = evaluate(scores, owner)
+    assert result["achieved_fpr"]["0.1"] == pytest.approx(0.1, abs=0.01)
+    assert result["achieved_fpr"]["0.01"] == pytest.approx(0.01, abs=0.004)
+    assert result["achieved_fpr"]["0.001"] is not None
+    assert result["achieved_tpr"]["0.1"] == pytest.approx(result["tpr_at_fpr"]["0.1"], abs=0.05)
+    assert result["min_fpr"] == 1 / 4000
+
+
+def test_a_threshold_is_not_judged_by_the_records_that_set_it():
+    # 30 records at a nominal 10%: half of them leave (1 + 1)/(15 + 1) of the others above
+    found = []
+    for seed in range(100):
+        scores, owner = federation(rng(seed), targets=1, held_out=30)
+        found.append(evaluate(scores, owner)["achieved_fpr"]["0.1"])
+    assert np.mean(found) == pytest.approx(0.125, abs=0.01)
+
+
+def test_half_of_the_nonmembers_sets_the_resolution_of_a_calibrated_threshold():
+    scores, owner = federation(rng(3), held_out=100, signal=1.0)
+    result = evaluate(scores, owner)
+    assert result["tpr_at_fpr"]["0.01"] is not None
+    assert result["achieved_fpr"]["0.01"] is None
+    assert set(result["ppv"].values()) == {None}
+
+
+def test_precision_follows_the_prior_and_never_a_rate_below_resolution():
+    scores, owner = federation(rng(8), targets=2, held_out=400, signal=8.0)
+    perfect = evaluate(scores, owner)
+    assert (perfect["achieved_fpr"]["0.01"], perfect["achieved_tpr"]["0.01"]) == (
+        pytest.approx(0.01, abs=0.005),
+        1.0,
+    )
+    assert perfect["ppv"]["0.5"] < 1.0
+    assert perfect["ppv"]["0.01"] < perfect["ppv"]["0.1"] < perfect["ppv"]["0.5"]
+    _, owner = federation(rng(), held_out=400)
+    assert evaluate(np.zeros((10, owner.size)), owner)["ppv"]["0.1"] == 0.0
+
+
+def test_the_source_is_in_the_report_with_chance_beside_it():
+    scores, owner = federation(rng(9), targets=5, each=40, signal=2.0)
+    result = evaluate(scores, owner)
+    low, high = result["source_accuracy_ci"]
+    assert 0.2 < low < result["source_accuracy"] < high
+    assert result["source_chance"] == 0.2
+    null, owner = federation(rng(10), targets=5, each=200)
+    low, high = evaluate(null, owner)["source_accuracy_ci"]
+    assert low < 0.2 < high
 
 
 def test_a_target_without_members_is_left_out():

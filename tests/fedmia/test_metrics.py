@@ -4,13 +4,17 @@ from federations import federation, naive_auc, rng
 from sklearn.metrics import roc_auc_score
 
 from fedmia.metrics import (
+    achieved_rate,
     auc,
     balanced_accuracy,
     label_matched_auc,
+    placements,
+    ppv,
     rate_above,
     resolved,
     roc,
     roc_points,
+    threshold_at,
     tpr_at_fpr,
     twice_below,
 )
@@ -181,3 +185,72 @@ def test_the_rate_above_allows_the_floor_of_the_false_positives():
     members, nonmembers = np.array([1.0, 2.5, 3.5]), np.array([3.0, 1.0, 2.0, 0.0])
     found = [rate_above(members, nonmembers, f) for f in (0.0, 0.24, 0.25, 0.5, 1.0)]
     assert found == [1 / 3, 1 / 3, 2 / 3, 2 / 3, 1.0]
+
+
+def test_a_threshold_at_a_rate_leaves_no_more_above_it():
+    scores = np.array([3.0, 1.0, 2.0, 2.0])
+    assert [threshold_at(scores, f) for f in (0.0, 0.25, 0.5, 0.75, 1.0)] == [3, 2, 2, 1, -np.inf]
+
+
+def test_placements_average_to_the_auc_on_either_side():
+    scores, members = rng(4).integers(6, size=50).astype(float), rng(5).random(50) < 0.4
+    found, expected = placements(scores, members), naive_auc(scores, members)
+    assert found[members].mean() == pytest.approx(expected, abs=1e-12)
+    assert found[~members].mean() == pytest.approx(expected, abs=1e-12)
+
+
+def test_an_achieved_rate_is_judged_on_the_half_that_did_not_set_the_threshold():
+    scores = np.array([0.0, 1, 2, 3, 2.5, 9])
+    members = np.arange(6) > 3
+    found = set()
+    for seed in range(40):
+        halves = rng(seed).permutation(4)[:2], rng(seed).permutation(4)[2:]
+        # of two non-members, one may score above: the threshold is the other one
+        thresholds = [scores[half].min() for half in halves]
+        fpr = [(scores[h] > t).mean() for h, t in zip(halves[::-1], thresholds, strict=True)]
+        tpr = [(scores[members] > t).mean() for t in thresholds]
+        expected = (np.mean(fpr), np.mean(tpr))
+        assert achieved_rate(scores, members, 0.5, rng(seed)) == expected
+        found.add(expected)
+    assert len(found) > 1
+
+
+def test_an_achieved_rate_is_the_nominal_one_on_average_and_finds_members():
+    members, found = np.arange(600) < 200, []
+    for seed in range(150):
+        scores = 2.0 * members + rng(seed).normal(size=600)
+        found.append(achieved_rate(scores, members, 0.1, rng(seed)))
+    fpr, tpr = np.mean(found, axis=0)
+    assert fpr == pytest.approx(0.1, abs=0.005)
+    assert tpr == pytest.approx(0.764, abs=0.015)  # Φ(2 + Φ⁻¹(0.1))
+
+
+def test_scores_of_one_record_set_a_threshold_or_are_judged_by_it():
+    # all scores of a record are equal: where its half sets the threshold, none lies above it
+    records = np.append(np.repeat(np.arange(4), 25), [4, 5])
+    scores = np.append(np.repeat([0.0, 0, 0, 1], 25), [0.5, 2])
+    members = np.arange(102) >= 100
+    by_record = [achieved_rate(scores, members, 0.5, rng(s), records)[0] for s in range(30)]
+    # the high record's half allows its 25 of 50; the other half of zeros accuses all 25
+    assert set(by_record) == {0.25}
+
+
+def test_a_rate_that_half_of_the_records_cannot_resolve_is_not_achieved():
+    scores, members = np.arange(30.0), np.arange(30) >= 20
+    assert achieved_rate(scores, members, 0.1, rng()) is not None
+    assert achieved_rate(scores, members, 0.09, rng()) is None
+    records = np.append(np.arange(20) // 2, np.arange(20, 30))
+    assert achieved_rate(scores, members, 0.1, rng(), records) is None
+
+
+def test_the_precision_is_bayes_rule():
+    assert ppv(0.5, 0.01, 0.5) == pytest.approx(50 / 51)
+    assert ppv(0.5, 0.01, 0.01) == pytest.approx(0.005 / (0.005 + 0.0099))
+    assert ppv(0.2, 0.2, 0.1) == pytest.approx(0.1)  # guessing leaves the prior
+    assert (ppv(0.3, 0.0, 0.1), ppv(0.0, 0.3, 0.1), ppv(0.0, 0.0, 0.1)) == (1.0, 0.0, None)
+
+
+@pytest.mark.parametrize("bad", [(1.1, 0, 0.5), (0, -0.1, 0.5), (0.5, 0.5, 0.0), (0.5, 0.5, 1.0)])
+def test_rates_and_priors_out_of_range_are_refused(bad):
+    with pytest.raises(ValueError, match=f"tpr={bad[0]}, fpr={bad[1]}, prior={bad[2]}"):
+        ppv(*bad)

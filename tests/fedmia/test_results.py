@@ -273,3 +273,30 @@ def test_the_key_depends_on_the_science_and_on_nothing_else() -> None:
 def test_the_key_is_the_one_worked_out_by_hand() -> None:
     # printf '{"a":[1,2],"seed":0}' | sha256sum
     assert config_key({"seed": 0, "a": [1, 2], "pool": "ray"}) == "5cb477e8db26e2bf"
+
+
+def test_fields_that_older_results_lack_may_be_absent_and_are_checked_where_they_are() -> None:
+    assert "guards" not in validate(DOCUMENT)
+    rate = {"0.01": 0.011, "0.001": None}
+    new: dict[str, Any] = {
+        "achieved_fpr": rate,
+        "achieved_tpr": rate,
+        "ppv": {"0.1": 0.5, "0.5": None},
+        "min_fpr": 1 / 897,
+        "source_accuracy": None,
+        "source_accuracy_ci": None,
+        "source_chance": 0.1,
+    }
+    for field, value in new.items():
+        validate(changed(f"attacks/0/{field}", value))
+    guard = {"name": "seeds", "status": "warn", "detail": "one seed"}
+    validate(changed("guards", [guard]))
+    validate(changed("candidates/source_blind", 0.1))
+    for path, value, where in (
+        ("attacks/0/ppv", {"0.1": 1.5}, r"attacks\[0\].ppv.0.1=1.5: expected in \[0, 1\]"),
+        ("attacks/0/source_accuracy_ci", [0.9, 0.1], "source_accuracy_ci=a list: expected"),
+        ("guards", [guard | {"status": "fine"}], r"guards\[0\].status='fine': expected"),
+        ("guards", [{"name": "seeds", "status": "warn"}], r"guards\[0\].detail: missing"),
+    ):
+        with pytest.raises(ResultError, match=where):
+            validate(changed(path, value))

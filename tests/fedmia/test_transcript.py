@@ -5,10 +5,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from fedmia.observe import FinalModel, Participant
-from fedmia.records import Capability, Observation, Update
+from fedmia.records import KNOWLEDGE, Capability, Observation, Update
 from fedmia.transcript import Transcript, TranscriptError, TranscriptWriter
 
-ALL = frozenset(Capability)
+ALL = frozenset(Capability) - KNOWLEDGE
 NAMES = ["z.weight", "a.bias", "steps", "on"]
 
 

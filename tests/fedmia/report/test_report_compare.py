@@ -1,10 +1,13 @@
 import itertools
 import math
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from fedmia.report.compare import Pooled, compare, differing, flatten, pool, relevant
+from fedmia.report.compare import compare, differing, flatten, relevant
+from fedmia.report.pooling import Pooled
 from fedmia.results import Result
 
 
@@ -29,30 +32,6 @@ def run(changed):
         )
 
     return make
-
-
-def test_one_seed_keeps_its_own_interval() -> None:
-    assert pool([0.8], [0.7, 0.9]) == Pooled(0.8, 0.7, 0.9, "run")
-
-
-def test_two_seeds_show_the_smaller_and_the_larger() -> None:
-    assert pool([0.8, 0.6], [0.0, 1.0]) == Pooled(pytest.approx(0.7), 0.6, 0.8, "range")
-
-
-def test_three_seeds_show_a_t_interval_worked_out_by_hand() -> None:
-    # mean .7, s = .1, s/sqrt(3) = .057735, t(.975, 2) = 4.302653
-    found = pool([0.6, 0.7, 0.8], [0.0, 1.0])
-    assert found.kind == "t"
-    assert found.mean == pytest.approx(0.7)
-    assert found.high - found.mean == pytest.approx(4.302653 * 0.0577350, rel=1e-5)
-    assert found.mean - found.low == pytest.approx(4.302653 * 0.0577350, rel=1e-5)
-
-
-def test_a_t_interval_stays_within_what_an_auc_can_be() -> None:
-    assert pool([0.99, 1.0, 0.9], [0, 1]).high == 1.0
-    assert pool([0.7, 0.7, 0.7], [0, 1]) == Pooled(
-        pytest.approx(0.7), pytest.approx(0.7), pytest.approx(0.7), "t"
-    )
 
 
 def test_runs_that_differ_in_the_seed_alone_are_one_row(run) -> None:
@@ -167,3 +146,76 @@ def test_the_same_attack_from_two_vantages_is_two_rows(run) -> None:
 
 def test_no_runs_are_no_rows() -> None:
     assert compare([]).rows == ()
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """Return a maker of run directories with scores whose members lie ``shift`` higher."""
+
+    def make(name: str, seed: int, shift: float, attack: str = "yeom_loss") -> Path:
+        rng = np.random.default_rng(seed)
+        owner = np.append(np.repeat([0, 1], 20), np.full(100, -1))
+        scores = rng.normal(size=(2, 140)) + shift * (owner == np.arange(2)[:, None])
+        folder = tmp_path / f"{name}{seed}"
+        folder.mkdir()
+        labels = np.zeros(140, dtype=np.int64)
+        np.savez(folder / "scores.npz", owner=owner, labels=labels, **{f"score/{attack}": scores})
+        return folder
+
+    return make
+
+
+def test_scores_that_were_kept_pool_seeds_and_records(run, kept) -> None:
+    runs = [run(s, 0.7) for s in range(3)]
+    folders = [kept("a", s, 1.0) for s in range(3)]
+    (row,) = compare(runs, folders).rows
+    assert row.auc is not None
+    assert row.auc.kind == "bootstrap"
+    assert row.auc.low < row.auc.mean < row.auc.high
+    # without the scores of one seed, three equal values have no spread
+    (folders[1] / "scores.npz").unlink()
+    (row,) = compare(runs, folders).rows
+    assert row.auc == Pooled(*[pytest.approx(0.7)] * 3, "t")
+
+
+def test_a_defence_is_compared_with_the_first_configuration_on_its_seeds(run, kept) -> None:
+    dp = {"_target_": "strategies.dp.Dp"}
+    runs = [run(s, 0.7) for s in range(4)] + [run(s, 0.6, config__strategy=dp) for s in range(3)]
+    folders = [kept("a", s, 1.5) for s in range(4)] + [kept("b", s, 0.5) for s in range(3)]
+    comparison = compare(runs, folders)
+    (found,) = comparison.differences
+    assert (found.settings, found.seeds) == (("Dp",), (0, 1, 2))
+    assert found.auc.kind == "bootstrap"
+    # Phi(1.5/sqrt 2) = .856, Phi(.5/sqrt 2) = .638
+    assert found.auc.mean == pytest.approx(0.638 - 0.856, abs=0.04)
+    assert found.auc.high < 0
+    assert found.tpr is not None
+    assert found.tpr.high <= 0 or found.tpr.low < found.tpr.mean < found.tpr.high
+    assert compare(runs, folders) == comparison
+
+
+def test_differences_without_scores_are_paired_by_hand(run) -> None:
+    dp = {"_target_": "strategies.dp.Dp"}
+    runs = [run(s, auc) for s, auc in enumerate([0.7, 0.8, 0.9])]
+    runs += [run(s, auc, config__strategy=dp) for s, auc in enumerate([0.6, 0.7, 0.7])]
+    (found,) = compare(runs).differences
+    # differences -.1, -.1, -.2: mean -.1333, s = .057735, t(.975, 2) = 4.302653
+    assert found.auc.kind == "t"
+    assert found.auc.mean == pytest.approx(-0.4 / 3)
+    half = 4.302653 * 0.057735 / math.sqrt(3)
+    assert found.auc.low == pytest.approx(-0.4 / 3 - half, abs=1e-6)
+    assert found.auc.high == pytest.approx(-0.4 / 3 + half, abs=1e-6)
+    assert found.tpr is not None
+    assert found.tpr.mean == 0
+
+
+def test_other_records_are_no_pair(run) -> None:
+    dp = {"_target_": "strategies.dp.Dp"}
+    first = run(0, 0.7)
+    other = run(0, 0.6, config__strategy=dp, candidates__sha256="cd")
+    assert compare([first, other]).differences == ()
+    unresolved = {"0.1": 0.4, "0.01": None}
+    dash = run(0, 0.6, config__strategy=dp, attacks__0__tpr_at_fpr=unresolved)
+    (found,) = compare([first, dash]).differences
+    assert found.auc.mean == pytest.approx(-0.1)
+    assert found.tpr is None

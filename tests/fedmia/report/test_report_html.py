@@ -54,7 +54,7 @@ def test_the_page_holds_the_numbers_of_the_result(changed) -> None:
         "Membership leaks. The strongest of 3 attacks, loss_series",
         "0.853 [0.823, 0.883]",
         "12.3% [8.1%, 16.4%]",
-        "not applicable: needs client updates, secagg shows only their sum",
+        "not applicable: fedmia : needs client updates, secagg shows only their sum",
         "failed: NaN in the update of client 3 in round 7",
         "0.507 [0.481, 0.533]",
         "20% of all labels were re-drawn uniformly",
@@ -87,7 +87,7 @@ def test_what_is_null_is_a_dash_and_never_a_zero(changed) -> None:
         "attacks.0.other_members.auc_ci": None,
     }
     page = render(changed(nothing))
-    row = re.search(r"<tr class=\"ok\"><td>yeom_loss</td>.*?</tr>", page, re.S)
+    row = re.search(r"<tr><td>yeom_loss</td>.*?</tr>", page, re.S)
     assert row is not None
     assert Page(row[0]).text.endswith("[8.1%, 16.4%] – – – – 0.42")
     text = Page(page).text
@@ -200,3 +200,68 @@ def test_several_runs_make_one_comparison(changed) -> None:
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_list_is_a_comparison_whatever_its_length(changed, count: int) -> None:
     assert "fedmia comparison" in render([changed()] * count)
+
+
+def full(changed, **more) -> Result:
+    """Return a result with everything that results of older runs lack."""
+    fields = {
+        "achieved_fpr": {"0.1": 0.101, "0.01": 0.0123, "0.001": None},
+        "achieved_tpr": {"0.1": 0.401, "0.01": 0.117, "0.001": None},
+        "ppv": {"0.01": 0.094, "0.1": 0.512, "0.5": 0.904},
+        "min_fpr": 1 / 900,
+        "source_accuracy": 0.423,
+        "source_accuracy_ci": [0.361, 0.488],
+        "source_chance": 0.1,
+    }
+    attack = changed()["attacks"][1] | fields | {"auc_per_round": None}
+    changes = {"attacks": [attack], "utility.per_round": [], "candidates.source_blind": 0.151}
+    guards = [
+        {"name": "disjoint", "status": "pass", "detail": "nothing on both sides"},
+        {"name": "seeds", "status": "warn", "detail": "one seed"},
+        {"name": "accountant", "status": "fail", "detail": "proved <more> than claimed"},
+    ]
+    return changed(changes | {"guards": guards} | more)
+
+
+def test_guards_sources_and_calibrated_rates_are_shown_where_a_result_has_them(
+    changed, rendered: str
+) -> None:
+    page = Page(render(full(changed)))
+    for words in (
+        "✓ pass disjoint : nothing on both sides",
+        "! warn seeds : one seed",
+        "✗ fail accountant : proved <more> than claimed",
+        "Caution. The guard “accountant” failed: proved <more> than claimed.",
+        "0.611 [0.580, 0.640] 42.3% [36.1%, 48.8%]",
+        "class histograms alone 15.1%",
+        "guessing 0.500 0.500 10.0%",
+        "PPV, 1.0% members",
+        "loss_series 1.23% 11.7% 9.4% 51.2% 90.4%",
+    ):
+        assert words in page.text, words
+    old = Page(rendered).text
+    for words in ("Guards", "class histograms alone", "set beforehand"):
+        assert words not in old
+
+
+def test_a_rate_that_no_half_resolves_has_no_calibrated_table(changed) -> None:
+    unresolved = {"attacks.0.achieved_fpr": {"0.1": 0.1, "0.01": None}}
+    assert "set beforehand" not in Page(render(full(changed, **unresolved))).text
+
+
+def test_many_attacks_are_ranked_and_fit_a_page_of_moderate_size(changed) -> None:
+    one = changed()["attacks"][0]
+    crowd = [
+        one | {"name": f"attack{i:02}", "auc": i / 35, "auc_ci": [i / 35, 1.0]} for i in range(35)
+    ]
+    away = {"vantage": "server", "status": "not_applicable", "reason": "needs known members"}
+    skipped = [{"name": f"skipped{i}", **away} for i in range(8)]
+    text = render(changed({"attacks": [*crowd, *skipped]}))
+    page = Page(text)
+    assert len(text.encode()) < 1_500_000
+    assert page.tags.count("svg") == 14
+    assert "The 12 highest AUCs of 35." in page.text
+    names = re.findall(r"<tr><td>(attack\d\d)</td><td>server", text)
+    assert names == [f"attack{i:02}" for i in range(34, -1, -1)]
+    together = ", ".join(f"skipped{i}" for i in range(8))
+    assert f"not applicable: {together} : needs known members" in page.text

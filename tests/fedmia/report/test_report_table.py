@@ -1,9 +1,16 @@
 import io
+import re
 
 from rich.console import Console, RenderableType
 
 from fedmia.report.compare import compare
-from fedmia.report.table import attack_table, baseline_table, comparison_table, summary
+from fedmia.report.table import (
+    attack_table,
+    baseline_table,
+    comparison_table,
+    difference_table,
+    summary,
+)
 from fedmia.results import Result
 
 
@@ -48,8 +55,32 @@ def test_attacks_without_numbers_give_their_reason_dim_or_red(result: Result) ->
     assert "fedmia: needs client updates, secagg shows only their sum" in plain
     assert "broken: NaN in the update of client 3 in round 7" in plain
     coloured = printed(attack_table(result), colour=True)
-    assert "\x1b[2mfedmia" in coloured
-    assert "\x1b[31mbroken" in coloured
+    assert "\x1b[2mnot applicable: fedmia" in coloured
+    assert "\x1b[31mfailed: broken" in coloured
+
+
+def test_attacks_are_ranked_and_those_without_numbers_are_told_once_a_reason(changed) -> None:
+    again = changed()["attacks"][3] | {"name": "other"}
+    result = changed({"attacks": [*changed()["attacks"], again], "attacks.0.auc": 0.99})
+    text = printed(attack_table(result), width=100)
+    order = [text.index(name) for name in ("yeom_loss", "loss_series", "avg_cosine", "broken")]
+    assert order == sorted(order)
+    assert "not applicable: fedmia, other: needs client updates" in text
+    assert text.count("needs client updates") == 1
+
+
+def test_guards_are_one_line_of_the_summary(changed) -> None:
+    guards = [
+        {"name": "seeds", "status": "warn", "detail": "one seed"},
+        {"name": "disjoint", "status": "pass", "detail": "x"},
+        {"name": "utility", "status": "pass", "detail": "x"},
+        {"name": "null run", "status": "info", "detail": "x"},
+        {"name": "accountant", "status": "fail", "detail": "broken"},
+    ]
+    text = printed(summary(changed({"guards": guards})))
+    assert "1 fail (accountant), 1 warn (seeds), 2 pass, 1 info" in text
+    assert "warning    The guard “accountant” failed: broken." in text
+    assert "guards" not in printed(summary(changed()))
 
 
 def test_text_that_looks_like_markup_is_printed_as_it_is(changed) -> None:
@@ -84,19 +115,58 @@ def test_several_runs_print_what_was_varied_and_how_seeds_were_pooled(changed) -
     runs = [changed({"seed": s, "attacks.1.auc": 0.8 + s / 100}) for s in range(3)]
     runs += [changed({"config.strategy": dp, "baselines.0.auc_ci": [0.6, 0.7]})]
     text = printed(comparison_table(runs))
-    rows = [row for row in text.splitlines() if "loss_series" in row]
-    cells = [[cell.strip() for cell in row.strip("│").split("│")] for row in rows]
+    rows = [row.split() for row in text.splitlines() if "loss_series" in row]
     # mean .81, s = .01, half-width 4.302653 * .01 / sqrt(3) = .0248
-    assert cells[0] == [
-        "FedAvg", "loss_series", "server", "3", "0.810 [0.785, 0.835]",
+    assert rows[0] == [
+        "FedAvg", "loss_series", "3", "0.810", "[0.785,", "0.835]",
         "12.3%", "0.701", "0.712", "0.507",
     ]  # fmt: skip
-    assert cells[1][0] == "DpCentral"
-    assert cells[1][-1] == "0.507 !"
+    assert rows[1][0] == "DpCentral"
+    assert rows[1][-2:] == ["0.507", "!"]
+    assert "vantage: server" in text
     assert "t-interval" in text
     assert "fedmia: needs client updates" in text
-    assert "0 of 3" in text
+    assert "not measured: fedmia: needs client updates" in text
     assert printed(comparison_table(compare(runs))) == text
+
+
+def test_two_vantages_are_a_column(changed) -> None:
+    runs = [changed(), changed({f"attacks.{i}.vantage": "wire" for i in range(5)})]
+    rows = [row.split() for row in printed(comparison_table(runs)).splitlines()]
+    assert [row[1] for row in rows if row[:1] == ["loss_series"]] == ["server", "wire"]
+
+
+def test_a_hundred_columns_hold_settings_and_all_numbers(changed) -> None:
+    name = "loss_trajectory_offline"
+    attacks = changed({"attacks.1.name": name})["attacks"][:3]
+    runs = [
+        changed({"seed": s, "config.strategy": {"_target_": f"a.{strategy}"}, "attacks": attacks})
+        for strategy in ("FedAvg", "DpCentralAdaptive")
+        for s in range(3)
+    ]
+    comparison = compare(runs)
+    tables = [printed(comparison_table(comparison), 100)]
+    tables.append(printed(difference_table(comparison) or "", 100))
+    for styled in tables:
+        text = re.sub("\x1b.*?m", "", styled)
+        assert "…" not in text
+        assert max(map(len, text.splitlines())) <= 100
+        rows = [row.split()[0] for row in text.splitlines() if name in row]
+        assert "DpCentralAdaptive" in rows
+    assert "0.712" in tables[0]
+    assert "[+0.000, +0.000]" in tables[1]
+
+
+def test_without_a_second_configuration_there_is_no_difference(changed) -> None:
+    assert difference_table(compare([changed(), changed({"seed": 9})])) is None
+
+
+def test_one_seed_on_both_sides_is_a_difference_without_an_interval(changed) -> None:
+    other = {"config.strategy": {"_target_": "a.Dp"}, "attacks.1.auc": 0.5}
+    comparison = compare([changed({"attacks.1.auc": 0.75}), changed(other)])
+    text = printed(difference_table(comparison) or "")
+    assert text.startswith("Difference to FedAvg")
+    assert line(text, "Dp        loss_series").split()[2:] == ["1", "-0.250", "+0.000"]
 
 
 def test_a_narrow_terminal_loses_no_number(changed) -> None:

@@ -92,6 +92,18 @@ def test_a_fault_without_a_client_names_none(changed) -> None:
     assert wording.faults(result) == ["round 7: NaN in the update"]
 
 
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        ("client 3, round 7: ValueError: x", "round 7, client 3: ValueError: x"),
+        ("client 4, round 7: x", "round 7, client 3: client 4, round 7: x"),
+        ("the reply came late", "round 7, client 3: the reply came late"),
+    ],
+)
+def test_a_fault_names_its_round_and_client_once(changed, reason, told) -> None:
+    assert wording.faults(changed({"faults.0.reason": reason})) == [told]
+
+
 def test_the_setup_line_uses_class_names_and_leaves_out_what_is_not_there() -> None:
     config = {
         "dataset": {"_target_": "a.b.Digits", "noise": 0.2},

@@ -7,7 +7,7 @@ from torch import nn
 from fedmia.models.cnn import CNN
 from fedmia.models.mlp import MLP
 from fedmia.models.resnet18 import ResNet18
-from fedmia.signals.gradients import one_by_one, trainable, unit_residual, vectorised
+from fedmia.signals.gradients import nowhere, one_by_one, trainable, unit_residual, vectorised
 from fedmia.signals.layerwise import layerwise
 from fedmia.signals.routes import chunk_size, plan_route
 
@@ -160,16 +160,20 @@ def prepared(build, shape, n=9, directions=3):
 
 
 def naive(model, x, y, directions):
-    """Return gradient norms and inner products from the cross-entropy itself, in float64."""
+    """Return norms (n, P) and inner products (n, K, P) of the cross-entropy's gradients."""
     model = model.double()
-    norms, dots = [], []
+    parameters, norms, dots = trainable(model), [], []
     for i in range(len(y)):
         loss = nn.functional.cross_entropy(model(x[i : i + 1].double()), y[i : i + 1])
-        parameters = trainable(model)
         pieces = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-        gradient = {k: g for k, g in zip(parameters, pieces, strict=True) if g is not None}
-        norms.append(torch.sqrt(sum(g.square().sum() for g in gradient.values())))
-        dots.append(sum((directions[k] * g).flatten(1).sum(1) for k, g in gradient.items()))
+        gradient = {
+            k: torch.zeros_like(p) if g is None else g
+            for (k, p), g in zip(parameters.items(), pieces, strict=True)
+        }
+        norms.append(torch.stack([g.norm() for g in gradient.values()]))
+        dots.append(
+            torch.stack([(directions[k] * g).flatten(1).sum(1) for k, g in gradient.items()], 1)
+        )
     return torch.stack(norms), torch.stack(dots)
 
 
@@ -179,13 +183,27 @@ def test_the_route_fits_the_model_and_agrees_with_the_naive_loop(build, shape, e
     model, x, y, directions = prepared(build, shape)
     route, rows = plan_route(model, x, y)
     assert route is expected
-    lengths, norms, dots = route(model, x, y, directions)
+    lengths, squares, dots = route(model, x, y, directions)
     norm, dot = naive(model, x, y, directions)
-    assert (norm > 0).all()
-    torch.testing.assert_close(lengths * norms, norm, rtol=1e-5, atol=0)
-    error = (lengths[:, None] * dots - dot).abs() / norm[:, None]
-    assert error.max() < 1e-5
+    whole = norm.square().sum(1, keepdim=True).sqrt()
+    assert (whole > 0).all()
+    torch.testing.assert_close(
+        lengths * squares.sum(1).double().sqrt(), whole.squeeze(1), rtol=1e-5, atol=0
+    )
+    # A parameter's own share is as exact as rounding of the whole allows.
+    assert ((lengths[:, None] * squares.sqrt() - norm).abs() / whole).max() < 1e-5
+    assert ((lengths[:, None, None] * dots - dot).abs() / whole[:, None]).max() < 1e-5
     assert rows >= 1
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("case", ["cnn", "every layer, in-place ReLU", "lstm", "tied weights"])
+def test_without_directions_a_route_gives_the_same_norms(case):
+    build, shape, route = CASES[case]
+    model, x, y, directions = prepared(build, shape)
+    _, squares, dots = route(model, x, y, nowhere(model))
+    torch.testing.assert_close(squares, route(model, x, y, directions)[1])
+    assert dots.shape == (len(y), 0, len(directions))
 
 
 @pytest.mark.parametrize("route", [layerwise, vectorised, one_by_one])
@@ -198,9 +216,10 @@ def test_every_route_gives_the_numbers_worked_out_by_hand(route):
         "bias": torch.tensor([[0.0, 0.0], [0.0, 2.0]]),
     }
     # p = (1/2, 1/2), so ∂ℓ/∂z = (-1/2, 1/2); ∂ℓ/∂W = (-1/2, 1/2) ⊗ (3, 4), ∂ℓ/∂b = (-1/2, 1/2).
-    length, norm, dots = route(model, torch.tensor([[3.0, 4.0]]), torch.tensor([0]), directions)
-    assert (length * norm).item() == pytest.approx((0.5 * (25 + 1)) ** 0.5)
-    assert (length[:, None] * dots).tolist() == [pytest.approx([-1.5, 2.0 + 1.0])]
+    length, squares, dots = route(model, torch.tensor([[3.0, 4.0]]), torch.tensor([0]), directions)
+    assert (length**2 * squares[0]).tolist() == pytest.approx([0.5 * 25, 0.5])
+    assert (length * dots[0, 0]).tolist() == pytest.approx([-1.5, 0.0])
+    assert (length * dots[0, 1]).tolist() == pytest.approx([2.0, 1.0])
 
 
 def test_a_residual_too_small_for_a_probability_keeps_its_direction():

@@ -10,18 +10,34 @@ from fedmia.errors import ConfigError
 from fedmia.models.cnn import CNN
 from fedmia.models.mlp import MLP
 from fedmia.records import Capability, Examples, Observation, Update
-from fedmia.signals import Signals, statistics
+from fedmia.signals import Signals, sweeps
 from fedmia.transcript import Transcript, TranscriptWriter
 
 NAMES = (
     "loss_global",
     "logit_gap_global",
+    "entropy_global",
+    "mentr_global",
+    "last_layer_norm_global",
+    "grad_norm",
     "loss_local",
     "logit_gap_local",
-    "grad_norm",
+    "entropy_local",
+    "mentr_local",
+    "last_layer_norm_local",
+    "grad_norm_local",
     "inner",
     "cosine",
     "update_norm",
+    "parameter_norm",
+    "parameter_inner",
+    "parameter_update_norm",
+)
+GLOBAL = tuple(name for name in NAMES if name.endswith("_global") or name == "grad_norm")
+CLIENT_AND_CANDIDATE = (
+    *(name for name in NAMES if name.endswith("_local")),
+    "inner",
+    "cosine",
 )
 
 
@@ -90,6 +106,17 @@ def test_one_round_worked_out_by_hand(tmp_path):
     assert signals.inner.tolist() == [[[pytest.approx(1.5)]]]
     assert signals.cosine.tolist() == [[[pytest.approx(1.5 / 5**0.5)]]]
     assert signals.update_norm.tolist() == [[1.0]]
+    # by parameter (weight, bias), and under w + Δ, where z = (3, 0): p_1 = 1/(1 + e³).
+    assert signals.parameter_norm.tolist() == [
+        [[pytest.approx(4.5**0.5)], [pytest.approx(0.5**0.5)]]
+    ]
+    assert signals.parameter_inner.tolist() == [[[[pytest.approx(1.5)], [0.0]]]]
+    assert signals.parameter_update_norm.tolist() == [[[1.0, 0.0]]]
+    q = 1 / (1 + math.exp(3))
+    assert signals.last_layer_norm_local.tolist() == [[[pytest.approx(q * 20**0.5)]]]
+    assert signals.grad_norm_local.tolist() == [[[pytest.approx(q * 20**0.5)]]]
+    assert signals.entropy_global.tolist() == [[pytest.approx(math.log(2))]]
+    assert signals.mentr_global.tolist() == [[pytest.approx(math.log(2))]]
 
 
 def test_a_step_along_the_candidates_own_gradient_has_cosine_one(tmp_path):
@@ -124,42 +151,71 @@ def test_every_array_agrees_with_loops_over_rounds_clients_and_candidates(tmp_pa
     assert signals.nodes == (10, 11, 12)
     assert signals.rounds == (1, 2)
     assert signals.rounds_global == (1, 2, None)
-    expected = {
-        "loss_global": np.full((3, 7), np.nan),
-        "loss_local": np.full((2, 3, 7), np.nan),
-        "grad_norm": np.full((2, 7), np.nan),
+    twin = build().eval()
+    parameters = dict(twin.named_parameters())
+    assert signals.parameters == tuple(parameters)
+    P, last = len(parameters), [k for k in parameters if k.startswith(f"{len(twin) - 1}.")]
+    both = ("loss", "entropy", "mentr", "last_layer_norm")
+    expected = {f"{name}_global": np.full((3, 7), np.nan) for name in both}
+    expected |= {f"{name}_local": np.full((2, 3, 7), np.nan) for name in both}
+    expected |= {
+        "grad_norm": np.full((3, 7), np.nan),
+        "grad_norm_local": np.full((2, 3, 7), np.nan),
         "inner": np.full((2, 3, 7), np.nan),
         "cosine": np.full((2, 3, 7), np.nan),
         "update_norm": np.full((2, 3), np.nan),
+        "parameter_norm": np.full((2, P, 7), np.nan),
+        "parameter_inner": np.full((2, 3, P, 7), np.nan),
+        "parameter_update_norm": np.full((2, 3, P), np.nan),
     }
-    twin = build().eval()
 
-    def at(params):
+    def fill(where, at, params, i):
+        """Measure candidate i under a model and return its gradient by parameter."""
         twin.load_state_dict({k: torch.tensor(v) for k, v in params.items()})
-        return twin
-
-    def loss(params, i):
         x, y = torch.tensor(candidates.x[i : i + 1]), torch.tensor(candidates.y[i : i + 1])
-        return nn.functional.cross_entropy(at(params)(x), y)
+        logits = twin(x)
+        loss = nn.functional.cross_entropy(logits, y)
+        pieces = torch.autograd.grad(loss, list(parameters.values()))
+        g = {k: piece.double().numpy() for k, piece in zip(parameters, pieces, strict=True)}
+        p = logits.detach().double().softmax(1).squeeze(0).numpy()
+        own, other = p[y.item()], np.delete(p, y.item())
+        expected[f"loss_{where}"][at] = loss.item()
+        expected[f"entropy_{where}"][at] = -(p * np.log(p)).sum()
+        expected[f"mentr_{where}"][at] = (
+            -(1 - own) * np.log(own) - (other * np.log(1 - other)).sum()
+        )
+        expected[f"last_layer_norm_{where}"][at] = norm([g[k] for k in last])
+        name = "grad_norm" if where == "global" else "grad_norm_local"
+        expected[name][at] = norm(g.values())
+        return g
+
+    def norm(arrays):
+        return np.sqrt(sum((a.astype(np.float64) ** 2).sum() for a in arrays))
 
     for i in range(7):
         for t, observation in enumerate(transcript):
-            value = loss(observation.params, i)
-            gradient = torch.autograd.grad(value, list(twin.parameters()))
-            g = torch.cat([part.flatten() for part in gradient]).double().numpy()
-            expected["loss_global"][t, i] = value.item()
-            expected["grad_norm"][t, i] = np.linalg.norm(g)
+            g = fill("global", (t, i), observation.params, i)
+            expected["parameter_norm"][t, :, i] = [norm([part]) for part in g.values()]
             for update in observation.updates:
                 k = signals.nodes.index(update.node_id)
-                u = -np.concatenate([update.delta[n].ravel() for n, _ in twin.named_parameters()])
-                local = {n: v + update.delta[n] for n, v in observation.params.items()}
-                expected["loss_local"][t, k, i] = loss(local, i).item()
-                expected["inner"][t, k, i] = g @ u
-                expected["cosine"][t, k, i] = g @ u / np.linalg.norm(g) / np.linalg.norm(u)
-                expected["update_norm"][t, k] = np.linalg.norm(u)
-        expected["loss_global"][2, i] = loss(transcript.final, i).item()
+                u = {name: -update.delta[name] for name in parameters}
+                parts = [(g[name] * u[name]).sum() for name in parameters]
+                fill(
+                    "local",
+                    (t, k, i),
+                    {n: v + update.delta[n] for n, v in observation.params.items()},
+                    i,
+                )
+                expected["parameter_inner"][t, k, :, i] = parts
+                expected["inner"][t, k, i] = sum(parts)
+                expected["cosine"][t, k, i] = sum(parts) / norm(g.values()) / norm(u.values())
+                expected["parameter_update_norm"][t, k] = [norm([part]) for part in u.values()]
+                expected["update_norm"][t, k] = norm(u.values())
+        fill("global", (2, i), transcript.final, i)
     for name, value in expected.items():
-        np.testing.assert_allclose(getattr(signals, name), value, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            getattr(signals, name), value, rtol=1e-5, atol=2e-6, err_msg=name
+        )
     np.testing.assert_allclose(
         np.log1p(np.exp(-signals.logit_gap_local)), signals.loss_local, rtol=1e-12
     )
@@ -170,9 +226,11 @@ def test_every_array_agrees_with_loops_over_rounds_clients_and_candidates(tmp_pa
 def test_present_marks_what_was_seen_and_the_rest_is_nan(recorded):
     signals = Signals(*recorded, None)
     assert signals.present.tolist() == [[True, False, True], [False, True, True]]
-    for name in ("loss_local", "logit_gap_local", "inner", "cosine"):
+    for name in CLIENT_AND_CANDIDATE:
         assert (np.isfinite(getattr(signals, name)).all(2) == signals.present).all(), name
     assert (np.isfinite(signals.update_norm) == signals.present).all()
+    assert (np.isfinite(signals.parameter_inner).all((2, 3)) == signals.present).all()
+    assert (np.isfinite(signals.parameter_update_norm).all(2) == signals.present).all()
 
 
 def test_until_shows_the_first_rounds_only(recorded):
@@ -181,6 +239,102 @@ def test_until_shows_the_first_rounds_only(recorded):
     assert early.rounds == early.rounds_global == (1,)
     for name in NAMES:
         np.testing.assert_array_equal(getattr(early, name), getattr(signals, name)[:1])
+    np.testing.assert_array_equal(early.logits(-1), signals.logits(0))
+    np.testing.assert_array_equal(early.logits(-1, 2), signals.logits(0, 2))
+    with pytest.raises(IndexError):
+        early.logits(1)
+    with pytest.raises(IndexError):
+        early.model(1, 2)
+
+
+def test_what_is_first_asked_of_earlier_rounds_is_not_computed_again_for_all(recorded):
+    signals = Signals(*recorded, None)
+    early = signals.until(1)
+    assert np.shares_memory(early.loss_local, signals.loss_local)
+    assert early.seconds == signals.seconds > 0
+
+
+def test_logits_and_model_are_those_of_the_global_and_the_clients_weights(recorded):
+    transcript, _, candidates = recorded
+    signals = Signals(*recorded, None)
+    x, y = torch.tensor(candidates.x), torch.tensor(candidates.y)
+    weights = {
+        (0, None): transcript[0].params,
+        (1, None): transcript[1].params,
+        (2, None): transcript.final,
+        (-1, None): transcript.final,
+    }
+    for t, observation in enumerate(transcript):
+        for update in observation.updates:
+            moved_there = {k: v + update.delta[k] for k, v in observation.params.items()}
+            weights[t, signals.nodes.index(update.node_id)] = moved_there
+    for (t, k), expected in weights.items():
+        model = signals.model(t, k)
+        assert not model.training
+        assert all((model.state_dict()[n].numpy() == v).all() for n, v in expected.items())
+        logits = signals.logits(t, k)
+        assert logits.dtype == np.float32
+        np.testing.assert_array_equal(logits, model(x).detach().numpy())
+        loss = nn.functional.cross_entropy(torch.tensor(logits), y, reduction="none")
+        rows = signals.loss_global if k is None else signals.loss_local[:, k]
+        np.testing.assert_allclose(loss, rows[t], rtol=1e-5)
+    assert signals.candidates is candidates
+
+
+def test_a_client_that_was_away_has_neither_logits_nor_a_model(recorded):
+    signals = Signals(*recorded, None)
+    for ask in (signals.logits, signals.model):
+        with pytest.raises(ValueError, match=r"^client column 1 sent nothing in round 1$"):
+            ask(0, 1)
+        with pytest.raises(IndexError):
+            ask(2, 0)  # no client starts from the final model
+
+
+def test_what_an_attack_does_to_a_model_changes_no_signal(recorded):
+    signals, untouched = Signals(*recorded, None), Signals(*recorded, None)
+    model = signals.model(0)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.fill_(7)
+            p.requires_grad_(False)
+    for name in NAMES:
+        np.testing.assert_array_equal(getattr(signals, name), getattr(untouched, name))
+    assert all(p.requires_grad for p in signals.model(0).parameters())
+
+
+def test_other_records_under_the_same_transcript(recorded, tmp_path, monkeypatch):
+    transcript, model, candidates = recorded
+    signals = Signals(transcript, model, candidates, tmp_path / "cache")
+    few = candidates[[4, 1]]
+    other = signals.of(few)
+    assert other is signals.of(candidates[[4, 1]])
+    assert other.candidates is few
+    for name in GLOBAL:
+        values = getattr(other, name)
+        np.testing.assert_allclose(values, getattr(signals, name)[:, [4, 1]], rtol=1e-5)
+    before = signals.seconds
+    assert before > other.seconds > 0
+    np.testing.assert_allclose(
+        signals.until(1).of(few).loss_local, signals.loss_local[:1, :, [4, 1]], rtol=1e-5
+    )
+    assert other.seconds > 0
+    assert signals.seconds > before
+
+    monkeypatch.setattr(sweeps, "load", lambda *_: pytest.fail("computed again"))
+    again = Signals(transcript, model, candidates, tmp_path / "cache").of(few)
+    np.testing.assert_array_equal(again.loss_local, other.loss_local)
+
+
+def test_a_model_without_a_linear_layer_at_its_end_is_refused_that_signal_only(tmp_path):
+    transcript, model, candidates = federation(
+        tmp_path / "transcript", lambda: nn.Sequential(nn.Linear(6, 3), nn.Tanh())
+    )
+    signals = Signals(transcript, model, candidates, tmp_path / "cache")
+    for name in ("last_layer_norm_global", "last_layer_norm_local"):
+        with pytest.raises(NotImplementedError, match="logits of Sequential are not the output"):
+            getattr(signals, name)
+    assert np.isfinite(signals.grad_norm).all()
+    assert not list((tmp_path / "cache").rglob("*partial*"))
 
 
 def test_the_same_inputs_give_the_same_bytes(recorded):
@@ -208,30 +362,70 @@ def test_the_model_is_evaluated_without_dropout_and_handed_back_as_it_was(tmp_pa
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_a_broken_update_spoils_its_own_columns_only(tmp_path):
-    transcript, model, candidates = federation(tmp_path / "sound")
+def broken(path, transcript, at, node, value):
+    """Write a transcript again in which one update of one round is not finite."""
     rounds = [(o.round, o.params, {u.node_id: u.delta for u in o.updates}) for o in transcript]
-    broken = {k: np.full_like(v, np.nan) for k, v in rounds[0][2][12].items()}
-    rounds[0][2][12] = broken
-    sound = Signals(transcript, model, candidates, None)
-    signals = Signals(write(tmp_path / "broken", rounds), model, candidates, None)
-    for name in ("loss_local", "inner", "cosine", "update_norm"):
-        measured, expected = getattr(signals, name), getattr(sound, name).copy()
-        expected[0, 2] = np.nan
-        np.testing.assert_allclose(measured, expected, rtol=1e-6, err_msg=name)
+    rounds[at][2][node] = {k: np.full_like(v, value) for k, v in rounds[at][2][node].items()}
+    return write(path, rounds, transcript.final)
 
 
-def test_a_broken_candidate_spoils_its_own_numbers_only(recorded):
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_broken_update_is_named_by_every_signal_that_it_enters(tmp_path, value):
+    transcript, model, candidates = federation(tmp_path / "sound")
+    damaged = broken(tmp_path / "broken", transcript, 1, 12, value)
+    signals, sound = (Signals(t, model, candidates, None) for t in (damaged, transcript))
+    for name in set(NAMES) - set(GLOBAL) - {"parameter_norm"}:
+        line = rf"^signal {name} is not finite in round 2, client column 2 \(node 12\)$"
+        with pytest.raises(FloatingPointError, match=line):
+            getattr(signals, name)
+        early = getattr(signals.until(1), name)  # until then nothing is broken
+        np.testing.assert_allclose(early, getattr(sound, name)[:1], rtol=1e-6, err_msg=name)
+    with pytest.raises(FloatingPointError, match="signal logits_local is not finite in round 2"):
+        signals.logits(0, 0)
+    for name in (*GLOBAL, "parameter_norm"):
+        np.testing.assert_allclose(getattr(signals, name), getattr(sound, name), rtol=1e-6)
+
+
+def test_what_is_not_finite_is_named_from_the_cache_as_well(tmp_path):
+    transcript, model, candidates = federation(tmp_path / "sound")
+    damaged = broken(tmp_path / "broken", transcript, 0, 10, np.nan)
+    for _ in range(2):
+        signals = Signals(damaged, model, candidates, tmp_path / "cache")
+        with pytest.raises(FloatingPointError, match=r"round 1, client column 0 \(node 10\)$"):
+            _ = signals.loss_local
+
+
+@pytest.mark.parametrize(
+    ("name", "where"), [("loss_global", "round 1"), ("cosine", "round 1, client column 0 .*")]
+)
+def test_a_broken_candidate_is_not_passed_over(recorded, name, where):
     transcript, model, candidates = recorded
     x = candidates.x.copy()
     x[3, 0] = np.nan
     signals = Signals(transcript, model, dataclasses.replace(candidates, x=x), None)
-    sound = Signals(transcript, model, candidates, None)
-    others = np.arange(7) != 3
-    for name in ("loss_global", "loss_local", "grad_norm", "cosine"):
-        measured, expected = getattr(signals, name), getattr(sound, name)
-        assert np.isnan(measured[..., 3]).all(), name
-        np.testing.assert_allclose(measured[..., others], expected[..., others], rtol=1e-5)
+    with pytest.raises(FloatingPointError, match=f"^signal {name} is not finite in {where}$"):
+        getattr(signals, name)
+
+
+def test_a_final_model_that_overflows_is_named(tmp_path):
+    transcript, model, candidates = federation(tmp_path / "sound")
+    rounds = [(o.round, o.params, {u.node_id: u.delta for u in o.updates}) for o in transcript]
+    huge = {k: np.full_like(v, 3e38) for k, v in transcript.final.items()}
+    signals = Signals(write(tmp_path / "huge", rounds, huge), model, candidates, None)
+    for name in ("loss_global", "grad_norm"):
+        line = f"^signal {name} is not finite in the final model$"
+        with pytest.raises(FloatingPointError, match=line):
+            getattr(signals, name)
+    assert np.isfinite(signals.until(2).loss_global).all()
+
+
+def test_an_update_too_long_for_inner_products_still_has_a_direction(tmp_path):
+    delta = {"weight": np.full((2, 2), 3e38, np.float32), "bias": np.zeros(2, np.float32)}
+    delta["weight"][1] *= -1
+    signals = by_hand(tmp_path, delta)
+    assert signals.cosine.item() == pytest.approx(3 / 20**0.5)
+    with pytest.raises(FloatingPointError, match="signal inner is not finite in round 1"):
+        _ = signals.inner
 
 
 def test_very_confident_candidates_keep_their_cosines(tmp_path):
@@ -258,21 +452,39 @@ def test_a_final_model_alone_has_one_row(tmp_path):
     signals = Signals(only_final, model, candidates, tmp_path / "cache")
     whole = Signals(transcript, model, candidates, None)
     assert signals.rounds_global == (None,)
-    np.testing.assert_array_equal(signals.loss_global, whole.loss_global[2:])
+    for name in GLOBAL:
+        np.testing.assert_array_equal(getattr(signals, name), getattr(whole, name)[2:])
+    np.testing.assert_array_equal(signals.logits(-1), whole.logits(2))
     assert signals.cosine.shape[0] == signals.loss_local.shape[0] == 0
 
 
-def test_rounds_that_show_no_updates_still_show_the_global_model(tmp_path):
-    transcript, model, candidates = federation(tmp_path / "transcript")
+@pytest.mark.parametrize(
+    ("build", "shape"),
+    [
+        (lambda: MLP(hidden=[5])((6,), 3), (6,)),
+        (lambda: CNN(channels=[2, 3], hidden=5)((1, 8, 8), 3), (1, 8, 8)),
+    ],
+    ids=["mlp", "cnn"],
+)
+def test_rounds_that_show_no_updates_still_show_the_global_model(tmp_path, build, shape):
+    transcript, model, candidates = federation(tmp_path / "transcript", build, shape)
     blind = transcript.through(
-        "participant", [], lambda o: dataclasses.replace(o, updates=()) if o.round else None
+        "participant",
+        [Capability.GLOBAL_MODEL],
+        lambda o: dataclasses.replace(o, updates=()) if o.round else None,
     )
-    signals = Signals(blind, model, candidates, None)
+    signals = Signals(blind, model, candidates, tmp_path / "cache")
     whole = Signals(transcript, model, candidates, None)
     assert signals.rounds_global == (1, 2)
-    np.testing.assert_array_equal(signals.loss_global, whole.loss_global[:2])
-    np.testing.assert_allclose(signals.grad_norm, whole.grad_norm, rtol=1e-6)
-    assert np.isnan(signals.cosine).all()
+    assert signals.nodes == ()
+    for name in (*GLOBAL, "parameter_norm"):
+        np.testing.assert_allclose(getattr(signals, name), getattr(whole, name)[:2], rtol=1e-5)
+    for name in CLIENT_AND_CANDIDATE:
+        assert getattr(signals, name).shape == (2, 0, 7)
+    assert isinstance(signals.grad_norm, np.memmap)
+    again = Signals(blind, model, candidates, tmp_path / "cache")
+    np.testing.assert_array_equal(again.grad_norm, signals.grad_norm)
+    assert again.cosine.shape == (2, 0, 7)
 
 
 def test_what_a_partial_update_does_not_name_did_not_move(tmp_path):
@@ -308,8 +520,7 @@ def test_signals_are_computed_once_and_then_read(recorded, tmp_path, monkeypatch
     def refuse(*_):
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(statistics, "evaluate", refuse)
-    monkeypatch.setattr(statistics, "plan_route", refuse)
+    monkeypatch.setattr(sweeps, "load", refuse)
     second = Signals(*recorded, tmp_path / "cache")
     for name, value in read_all(second).items():
         np.testing.assert_array_equal(value, values[name])

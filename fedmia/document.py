@@ -1,0 +1,124 @@
+"""The parts of ``result.json`` that follow from the configuration and from the attacks."""
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from fedmia import audit, config, results
+from fedmia import guards as guard
+from fedmia.auxiliary import overlap
+from fedmia.evaluation import Measured, Targets
+from fedmia.seeding import generator
+from fedmia.sources import blind_source_accuracy
+from fedmia.stage import Stage
+
+_PACKAGES = ("fedmia", "flwr", "ray", "torch", "numpy", "hydra-core", "safetensors")
+_CONFIDENCE = 0.95
+
+
+def document(stage: Stage, measured: Measured, who: Targets) -> dict[str, Any]:
+    """Return those parts, by the names of :class:`fedmia.results.Result`."""
+    plain = config.to_dict(stage.config)
+    owner, candidates = stage.candidates.owner, stage.candidates
+    labels = stage.dataset.y[candidates.index]
+    members = int((who.owner >= 0).sum())
+    others = members * (len(who.nodes) - 1) if len(who.nodes) > 1 else 0
+    nonmembers = int((owner == -1).sum())
+    confounded = [b["name"] for b in measured.baselines if not _covers_chance(b)]
+    notes = _notes(stage)
+    if confounded and measured.scores:
+        # Members and held-out records differ without any training: the scores prove no leak.
+        notes.append(f"no ε is given: {', '.join(confounded)} can tell members without training")
+    return {
+        "schema": results.SCHEMA,
+        "key": results.config_key(plain),
+        "config": plain,
+        "versions": _versions(),
+        "seed": stage.seed,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "candidates": {
+            "members": members,
+            "nonmembers": nonmembers,
+            "other_members": others,
+            "auxiliary": len(stage.auxiliary),
+            "null_run": bool(stage.config.candidates.null_run),
+            "source_blind": blind_source_accuracy(labels, who.owner),
+            "sha256": candidates.sha256,
+            "split_sha256": stage.split.sha256,
+        },
+        "attacks": measured.attacks,
+        "baselines": measured.baselines,
+        "privacy": _privacy(stage, {} if confounded else measured.scores, who),
+        "notes": notes,
+    }
+
+
+def _privacy(stage: Stage, scores: Mapping[str, Any], who: Targets) -> dict[str, Any]:
+    """Return what the scores prove about replacing one record, and about independent trials."""
+    found: dict[str, Any] = {
+        "epsilon_claimed": None,
+        "delta": None,
+        "epsilon_lower_bound": None,
+        "epsilon_ceiling": None,
+        "epsilon_independent": None,
+        "confidence": _CONFIDENCE,
+    }
+    if scores:
+        index, rng = stage.candidates.index, generator(stage.seed, "audit")
+        kind = stage.dataset.y[index]
+        if stage.dataset.owner is not None:
+            kind = kind + stage.dataset.num_classes * stage.dataset.owner[index]
+        bound, ceiling = audit.epsilon_one_run_from_attacks(
+            scores, who.owner, kind, 0.0, _CONFIDENCE, rng
+        )
+        found |= {"epsilon_lower_bound": bound, "epsilon_ceiling": ceiling}
+        found["epsilon_independent"] = audit.epsilon_from_attacks(
+            scores, who.owner, 0.0, _CONFIDENCE, rng
+        )
+    return found
+
+
+def guards(stage: Stage, found: Mapping[str, Any]) -> list[results.Guard]:
+    """Return the checks of a document that has all its other parts."""
+    index, owner = stage.candidates.index, stage.candidates.owner
+    held_out = owner == -1 if not stage.config.candidates.null_run else owner >= -1
+    return guard.check(
+        found["attacks"],
+        found["baselines"],
+        candidates_sha256=stage.candidates.sha256,
+        shared=overlap(stage.dataset.examples(index[held_out]), stage.members),
+        repeated=guard.repeats(stage.dataset.x[index]),
+        null_run=bool(stage.config.candidates.null_run),
+        test_accuracy=found["utility"]["test_accuracy"],
+        defences=list(stage.config.client.get("defenses") or {}),
+        selects={name: a.selects for name, a in stage.attacks.items() if a.selects},
+        epsilon_claimed=found["privacy"]["epsilon_claimed"],
+        epsilon_lower_bound=found["privacy"]["epsilon_lower_bound"],
+        confidence=stage.metrics.confidence,
+    )
+
+
+def _covers_chance(row: dict[str, Any]) -> bool:
+    low, high = row["auc_ci"]
+    return bool(low <= 0.5 <= high)
+
+
+def _notes(stage: Stage) -> list[str]:
+    notes = []
+    if noise := stage.config.dataset.get("label_noise"):
+        notes.append(f"{noise:.0%} of all labels were re-drawn uniformly, held-out ones included")
+    wanted, got = stage.config.candidates.nonmembers, len(stage.split.nonmembers)
+    if got < wanted:
+        notes.append(f"{got} held-out records instead of {wanted}: the rarest class has no more")
+    if stage.config.candidates.null_run:
+        notes.append("null run: nobody trained on any candidate, so every AUC should be 0.5")
+    return notes
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        found[name] = importlib.metadata.version(name)
+    return found

@@ -1,0 +1,203 @@
+"""Sweeps over a transcript's models: each fills the arrays that can be computed together."""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property, partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fedmia.records import Examples, Params, Update
+from fedmia.signals.forward import entropies, logits_of, loss_and_gap
+from fedmia.signals.gradients import Directions, Route, nowhere, trainable
+from fedmia.signals.last_layer import last_layer_norm
+from fedmia.signals.routes import chunk_size, plan_route
+from fedmia.signals.store import Arrays, Layout
+from fedmia.signals.weights import load, unit_directions
+from fedmia.transcript import Transcript
+
+BY_CLIENT = frozenset(
+    {
+        *("loss_local", "logit_gap_local", "entropy_local", "mentr_local", "logits_local"),
+        *("last_layer_norm_local", "grad_norm_local"),
+        *("inner", "cosine", "update_norm", "parameter_inner", "parameter_update_norm"),
+    }
+)
+"""Arrays of shape (T, K, …)."""
+
+Measured = Iterator[tuple[slice, Mapping[str, Tensor]]]
+"""Chunks of the candidates with what was measured of them under the model as it stands."""
+
+_Measure = Callable[[], Measured]
+
+
+class Sweeps:
+    """What is computed of n candidates under the models of T rounds, K nodes and the last model.
+
+    Parameters
+    ----------
+    transcript
+        What the adversary saw.
+    model
+        A network of its architecture, in eval mode; its weights change with every sweep.
+    candidates
+        The n labelled records.
+    """
+
+    def __init__(self, transcript: Transcript, model: nn.Module, candidates: Examples) -> None:
+        self.transcript, self.model = transcript, model
+        self.nodes, self.final = transcript.node_ids, transcript.final
+        self._x = torch.from_numpy(np.array(candidates.x))
+        self._y = torch.from_numpy(np.array(candidates.y))
+
+    def groups(self) -> dict[str, tuple[Layout, Callable[[Arrays], None]]]:
+        """Return which arrays are computed together, and what fills them."""
+        T, K, n = len(self.transcript), len(self.nodes), len(self._y)
+        R, P = T + (self.final is not None), len(trainable(self.model))
+        C = logits_of(self.model, self._x[:1]).shape[1]
+        f4, f8 = np.float32, np.float64
+        groups: dict[str, tuple[Layout, Callable[[Arrays], None]]] = {
+            "gradients": (
+                {
+                    "grad_norm": ((R, n), f4),
+                    "inner": ((T, K, n), f4),
+                    "cosine": ((T, K, n), f4),
+                    "update_norm": ((T, K), f4),
+                },
+                self._totals,
+            ),
+            "parameters": (
+                {
+                    "parameter_norm": ((T, P, n), f4),
+                    "parameter_inner": ((T, K, P, n), f4),
+                    "parameter_update_norm": ((T, K, P), f4),
+                },
+                self._parts,
+            ),
+            "grad_norm_local": (
+                {"grad_norm_local": ((T, K, n), f4)},
+                partial(self._locally, self._grad_norm),
+            ),
+        }
+        for where, shape, sweep in (
+            ("global", (R, n), self._globally),
+            ("local", (T, K, n), self._locally),
+        ):
+            outputs = ("loss", "logit_gap", "entropy", "mentr")
+            groups |= {
+                f"outputs_{where}": (
+                    {f"{name}_{where}": (shape, f8) for name in outputs},
+                    partial(sweep, self._outputs),
+                ),
+                f"logits_{where}": (
+                    {f"logits_{where}": ((*shape, C), f4)},
+                    partial(sweep, self._logits),
+                ),
+                f"last_layer_norm_{where}": (
+                    {f"last_layer_norm_{where}": (shape, f8)},
+                    partial(sweep, self._last_layer_norm),
+                ),
+            }
+        return groups
+
+    def network(self, row: int, column: int | None) -> nn.Module:
+        """Return a copy of the model with the weights of a row, or of a client that was present."""
+        params, updates = self._models(row)
+        node = None if column is None else self.nodes[column]
+        model = copy.deepcopy(self.model)
+        load(model, params, next((u for u in updates if u.node_id == node), None))
+        return model
+
+    def _models(self, row: int) -> tuple[Params, tuple[Update, ...]]:
+        if row == len(self.transcript) and self.final is not None:
+            return self.final, ()
+        observation = self.transcript[row]
+        return observation.params, observation.updates
+
+    def _globally(self, measure: _Measure, arrays: Arrays) -> None:
+        for row in range(len(self.transcript) + (self.final is not None)):
+            load(self.model, self._models(row)[0])
+            for chunk, values in measure():
+                for name, value in values.items():
+                    arrays[f"{name}_global"][row, chunk] = value
+
+    def _locally(self, measure: _Measure, arrays: Arrays) -> None:
+        for t in range(len(self.transcript) if self.nodes else 0):
+            params, updates = self._models(t)
+            for update in updates:
+                k = self.nodes.index(update.node_id)
+                load(self.model, params, update)
+                for chunk, values in measure():
+                    for name, value in values.items():
+                        arrays[f"{name}_local"][t, k, chunk] = value
+
+    def _outputs(self) -> Measured:
+        for chunk, values in self._logits():
+            y = self._y[chunk]
+            loss, gap = loss_and_gap(values["logits"], y)
+            entropy, mentr = entropies(values["logits"], y)
+            yield chunk, {"loss": loss, "logit_gap": gap, "entropy": entropy, "mentr": mentr}
+
+    def _logits(self) -> Measured:
+        for chunk in self._chunks(self._forward_rows):
+            yield chunk, {"logits": logits_of(self.model, self._x[chunk])}
+
+    def _last_layer_norm(self) -> Measured:
+        for chunk in self._chunks(self._forward_rows):
+            norm = last_layer_norm(self.model, self._x[chunk], self._y[chunk])
+            yield chunk, {"last_layer_norm": norm}
+
+    def _grad_norm(self) -> Measured:
+        for chunk, residuals, squares, _ in self._reduced(nowhere(self.model)):
+            yield chunk, {"grad_norm": (residuals * squares.sum(1).sqrt()).float()}
+
+    def _totals(self, arrays: Arrays) -> None:
+        for row in range(len(arrays["grad_norm"])):
+            params, updates = self._models(row)
+            load(self.model, params)
+            columns = [self.nodes.index(u.node_id) for u in updates]
+            directions, lengths, _ = unit_directions(self.model, updates)
+            if columns:
+                arrays["update_norm"][row, columns] = lengths.float()
+            for chunk, residuals, squares, dots in self._reduced(directions):
+                norms = squares.sum(1).sqrt()
+                norm = residuals * norms
+                arrays["grad_norm"][row, chunk] = norm.float()
+                if columns:
+                    cosine = (dots.sum(2) / torch.where(norms == 0, 1, norms)[:, None]).T
+                    arrays["cosine"][row, columns, chunk] = cosine.float()
+                    inner = cosine * norm * lengths[:, None]
+                    arrays["inner"][row, columns, chunk] = inner.float()
+
+    def _parts(self, arrays: Arrays) -> None:
+        for t in range(len(self.transcript)):
+            params, updates = self._models(t)
+            load(self.model, params)
+            columns = [self.nodes.index(u.node_id) for u in updates]
+            directions, lengths, parts = unit_directions(self.model, updates)
+            if columns:
+                arrays["parameter_update_norm"][t, columns] = parts.float()
+            for chunk, residuals, squares, dots in self._reduced(directions):
+                norm = residuals[:, None] * squares.sqrt()
+                arrays["parameter_norm"][t, :, chunk] = norm.T.float()
+                if columns:
+                    inner = dots.double() * residuals[:, None, None] * lengths[:, None]
+                    arrays["parameter_inner"][t, columns, :, chunk] = inner.permute(1, 2, 0).float()
+
+    def _reduced(self, directions: Directions) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
+        route, rows = self._plan
+        for chunk in self._chunks(rows):
+            yield chunk, *route(self.model, self._x[chunk], self._y[chunk], directions)
+
+    def _chunks(self, rows: int) -> Iterator[slice]:
+        for i in range(0, len(self._y), rows):
+            yield slice(i, min(i + rows, len(self._y)))
+
+    @cached_property
+    def _forward_rows(self) -> int:
+        return chunk_size(self.model, self._x)
+
+    @cached_property
+    def _plan(self) -> tuple[Route, int]:
+        return plan_route(self.model, self._x, self._y)
