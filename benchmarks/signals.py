@@ -2,20 +2,43 @@
 
 Cosine of 1,000 candidates with 10 clients' updates at one model, both ways in the same run,
 alternating, best of several (more of the short ones); prints milliseconds and their ratio.
+
+``--resnet`` instead: 500 candidates, 10 clients, one round of ResNet-18 (11 million parameters),
+from a transcript on disk, against the same loop over 16 candidates, extrapolated; and the peak of
+resident memory. ``--long``: three attacks on 300 rounds of 10 clients with 85,002 parameters,
+from disk, and the peak of resident memory.
 """
 
+import argparse
+import multiprocessing
+import resource
+import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedmia.attacks.avg_cosine import AvgCosine
+from fedmia.attacks.base import Knowledge, View
+from fedmia.attacks.fedmia import FedMIA
+from fedmia.attacks.loss_series import LossSeries
 from fedmia.models.cnn import CNN
 from fedmia.models.mlp import MLP
+from fedmia.models.resnet18 import ResNet18
+from fedmia.records import Capability, Examples, Observation, Update
+from fedmia.signals import Signals
 from fedmia.signals.gradients import Route, trainable
 from fedmia.signals.routes import plan_route
+from fedmia.transcript import Transcript, TranscriptWriter
 
 CANDIDATES, CLIENTS, REPEATS = 1000, 10, 5
+RESNET_CANDIDATES, RESNET_NAIVE = 500, 16
+ROUNDS = 300
 
 
 def naive(model: nn.Module, x: Tensor, y: Tensor, flat: Tensor) -> Tensor:
@@ -75,8 +98,120 @@ def compare(name: str, model: nn.Module, shape: tuple[int, ...]) -> None:
     )
 
 
+def record(folder: Path, model: nn.Module, rounds: int) -> None:
+    """Write a transcript of random updates."""
+    rng = np.random.default_rng(0)
+    shows = [Capability.GLOBAL_MODEL, Capability.MANY_ROUNDS]
+    shows += [Capability.CLIENT_UPDATES, Capability.MANY_CLIENTS]
+    writer = TranscriptWriter(folder, "server", shows)
+    params = {k: v.numpy() for k, v in model.state_dict().items()}
+    for t in range(1, rounds + 1):
+        updates = tuple(
+            Update(
+                node,
+                20,
+                {
+                    k: np.float32(1e-3) * rng.standard_normal(v.shape, dtype=np.float32)
+                    for k, v in params.items()
+                },
+            )
+            for node in range(CLIENTS)
+        )
+        writer.append(Observation(t, params, tuple(range(CLIENTS)), updates))
+    writer.finish(params)
+
+
+def random_examples(n: int, shape: tuple[int, ...]) -> Examples:
+    rng = np.random.default_rng(1)
+    return Examples(rng.standard_normal((n, *shape), dtype=np.float32), rng.integers(0, 10, n))
+
+
+def peak_megabytes() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def alone(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function in a process of its own, with its own memory and, as in runs, one thread."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawn, torch.set_num_threads, (1,)) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def record_resnet(folder: Path) -> None:
+    record(folder, ResNet18()((3, 32, 32), 10), 1)
+
+
+def signals_of_resnet(folder: Path) -> tuple[float, float, float]:
+    """Return seconds for all candidates, extrapolated seconds of the loop, and megabytes."""
+    model = ResNet18()((3, 32, 32), 10)
+    transcript = Transcript(folder)
+    examples = random_examples(RESNET_CANDIDATES, (3, 32, 32))
+    start = time.perf_counter()
+    cosine = Signals(transcript, model, examples, None).cosine
+    seconds, peak = time.perf_counter() - start, peak_megabytes()
+
+    observation = transcript[0]
+    model.load_state_dict({k: torch.from_numpy(v) for k, v in observation.params.items()})
+    flat = torch.from_numpy(
+        np.stack(
+            [-np.concatenate([d.ravel() for d in u.delta.values()]) for u in observation.updates]
+        )
+    )
+    flat /= torch.linalg.vector_norm(flat, dim=1, keepdim=True)
+    x, y = torch.from_numpy(examples.x[:RESNET_NAIVE]), torch.from_numpy(examples.y[:RESNET_NAIVE])
+    naive(model.eval(), x[:1], y[:1], flat)
+    elapsed, expected = milliseconds(lambda: naive(model, x, y, flat))
+    torch.testing.assert_close(
+        torch.from_numpy(cosine[0, :, :RESNET_NAIVE].T.copy()), expected, rtol=0, atol=1e-4
+    )
+    return seconds, elapsed / 1e3 * RESNET_CANDIDATES / RESNET_NAIVE, peak
+
+
+def resnet() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        alone(record_resnet, Path(folder))
+        seconds, slow, peak = alone(signals_of_resnet, Path(folder))
+    print(
+        f"resnet18     one by one {slow:8.1f} s    signals {seconds:7.1f} s    "
+        f"ratio {slow / seconds:5.1f}   peak {peak:.0f} MB"
+    )
+
+
+def record_long(folder: Path) -> None:
+    record(folder, MLP()((64,), 10), ROUNDS)
+
+
+def attack_long(folder: Path) -> tuple[float, float]:
+    """Return seconds and megabytes of three attacks on every client."""
+    examples = random_examples(CANDIDATES, (64,))
+    start = time.perf_counter()
+    transcript = Transcript(folder)
+    signals = Signals(transcript, MLP()((64,), 10), examples, folder / "signals")
+    view, knowledge = View(transcript, signals), Knowledge(examples[:0], 10)
+    for attack in (LossSeries(), AvgCosine(), FedMIA()):
+        for node in signals.nodes:
+            attack(view, node, examples, knowledge)
+    return time.perf_counter() - start, peak_megabytes()
+
+
+def long() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        alone(record_long, Path(folder))
+        seconds, peak = alone(attack_long, Path(folder))
+    print(f"{ROUNDS} rounds   three attacks {seconds:5.1f} s   peak {peak:.0f} MB")
+
+
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--resnet", action="store_true", help="ResNet-18 instead")
+    parser.add_argument("--long", action="store_true", help="300 rounds instead")
+    chosen = parser.parse_args()
     torch.manual_seed(0)
-    compare("mlp 64", MLP()((64,), 10), (64,))
-    compare("cnn 8x8", CNN()((1, 8, 8), 10), (1, 8, 8))
-    compare("cnn 3x32x32", CNN()((3, 32, 32), 10), (3, 32, 32))
+    if chosen.resnet:
+        resnet()
+    if chosen.long:
+        long()
+    if not (chosen.resnet or chosen.long):
+        compare("mlp 64", MLP()((64,), 10), (64,))
+        compare("cnn 8x8", CNN()((1, 8, 8), 10), (1, 8, 8))
+        compare("cnn 3x32x32", CNN()((3, 32, 32), 10), (3, 32, 32))

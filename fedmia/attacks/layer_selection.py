@@ -70,6 +70,7 @@ class LayerSelection(Attack):
 
     needs = frozenset({Capability.CLIENT_UPDATES, Capability.RECIPE})
     reference = "li2023effective"
+    selects = "the layer (and the scale), on clients whose records the adversary knows"
 
     def __post_init__(self) -> None:
         expect(

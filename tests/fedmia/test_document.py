@@ -1,0 +1,88 @@
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from fedmia.config import compose
+from fedmia.document import document, guards
+from fedmia.evaluation import Measured, Targets
+from fedmia.stage import prepare
+
+SMALL = [
+    "dataset=breast_cancer",
+    "model=logistic",
+    "pool=serial",
+    "num_clients=4",
+    "partition.samples_per_client=50",
+    "candidates.nonmembers=200",
+]
+UTILITY = {"utility": {"test_accuracy": 0.9, "train_accuracy": 1.0, "per_round": []}}
+
+
+@pytest.fixture(scope="module")
+def stage():
+    return prepare(compose(SMALL))
+
+
+def made(stage, scores, blind=(0.4, 0.6)):
+    owner = stage.candidates.owner
+    who = Targets(tuple(range(4)), tuple(range(4)), owner, ())
+    row = {"name": "label_prior", "status": "ok", "auc": 0.5, "auc_ci": list(blind)}
+    measured = Measured([], [row], scores, 0.0)
+    return document(stage, measured, who)
+
+
+def perfect(stage):
+    return {"oracle": (stage.candidates.owner == np.arange(4)[:, None]).astype(float)}
+
+
+def test_an_oracle_proves_the_ceiling_and_a_coin_next_to_nothing(stage):
+    sure = made(stage, perfect(stage))["privacy"]
+    coin = {"coin": np.random.default_rng(0).normal(size=(4, len(stage.candidates.owner)))}
+    blind = made(stage, coin)["privacy"]
+
+    assert sure["epsilon_lower_bound"] == sure["epsilon_ceiling"] > 3
+    assert sure["epsilon_independent"] > 3
+    assert blind["epsilon_lower_bound"] < 0.5
+    assert blind["epsilon_ceiling"] == sure["epsilon_ceiling"]
+
+
+def test_no_epsilon_where_a_baseline_tells_members_without_training(stage):
+    found = made(stage, perfect(stage), blind=(0.55, 0.65))
+
+    assert found["privacy"]["epsilon_lower_bound"] is None
+    assert found["privacy"]["epsilon_independent"] is None
+    assert "no ε is given: label_prior can tell members without training" in found["notes"]
+
+
+def test_populations_are_counted_and_the_histograms_judged(stage):
+    found = made(stage, {})["candidates"]
+
+    assert (found["members"], found["nonmembers"]) == (200, len(stage.split.nonmembers))
+    assert found["auxiliary"] == len(stage.auxiliary)
+    assert found["source_blind"] == pytest.approx(0.25)
+
+
+def test_a_held_out_candidate_that_somebody_trained_on_fails_a_guard(stage):
+    def disjoint(stage):
+        found = guards(stage, made(stage, {}) | UTILITY)
+        return next(g["status"] for g in found if g["name"] == "disjoint")
+
+    twin = stage.dataset.x.copy()
+    outside = stage.candidates.index[stage.candidates.owner == -1][0]
+    twin[outside] = twin[stage.split.shards[0][0]]
+
+    assert disjoint(stage) == "pass"
+    assert disjoint(replace(stage, dataset=replace(stage.dataset, x=twin))) == "fail"
+
+
+def test_an_attack_that_picks_something_says_by_what(stage, monkeypatch):
+    picky = SimpleNamespace(selects="a layer, on shadow clients")
+    stage = replace(stage, attacks={"picky": picky, "plain": SimpleNamespace(selects="")})
+    given = {}
+    monkeypatch.setattr("fedmia.document.guard.check", lambda *rows, **facts: given.update(facts))
+
+    guards(stage, made(stage, {}) | UTILITY)
+
+    assert given["selects"] == {"picky": "a layer, on shadow clients"}
