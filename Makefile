@@ -40,6 +40,9 @@ format: $(INSTALLED)  ## put the code into its one layout
 bench: $(INSTALLED)  ## measure speed side by side; results belong in benchmarks/README.md
 	$(BIN)/python benchmarks/engine.py
 	$(BIN)/python benchmarks/signals.py
+	$(BIN)/python benchmarks/signals.py --resnet --long
+	$(BIN)/python benchmarks/shadows.py
+	$(BIN)/python benchmarks/attacks.py
 	$(BIN)/python benchmarks/default_run.py
 
 clean:  ## remove what the other targets made, except runs

@@ -1,6 +1,6 @@
 """What each target's adversary knows beyond the vantage, put together for one transcript."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from fedmia.knowledge import Knowledge, Positions, View
@@ -11,7 +11,10 @@ from fedmia.stage import Stage
 
 
 def knowledge(
-    stage: Stage, view: View, known: Sequence[tuple[Positions, Positions]]
+    stage: Stage,
+    view: View,
+    known: Sequence[tuple[Positions, Positions]],
+    on_shadows: Callable[[int, int], None] | None = None,
 ) -> tuple[Knowledge, ...]:
     """Return one value a target; what costs time to compute is shared by all of them.
 
@@ -23,11 +26,14 @@ def knowledge(
         What the vantage shows; shadow federations are kept beside its transcript.
     known
         The members and non-members of each target that its adversary knows.
+    on_shadows
+        Called while shadow models are trained, with the rounds done and their number.
     """
     seed = torch_seed(stage.seed, "adversary")
-    common = Knowledge(stage.auxiliary, stage.dataset.num_classes, seed=seed)
-    if Capability.RECIPE in stage.gives:
-        common = replace(common, shadows=_shadows(stage, view, seed))
+    recipe = bool(stage.config.knowledge.recipe)
+    common = Knowledge(stage.auxiliary, stage.dataset.num_classes, recipe=recipe, seed=seed)
+    if Capability.SHADOWS in stage.gives:
+        common = replace(common, shadows=_shadows(stage, view, seed, on_shadows))
     # one value where nobody differs: what is trained on it is trained once
     return tuple(
         replace(common, known_members=members, known_nonmembers=others) if len(members) else common
@@ -35,7 +41,9 @@ def knowledge(
     )
 
 
-def _shadows(stage: Stage, view: View, seed: int) -> ShadowTraining:
+def _shadows(
+    stage: Stage, view: View, seed: int, on_progress: Callable[[int, int], None] | None
+) -> ShadowTraining:
     has = stage.config.knowledge
     return ShadowTraining(
         model=stage.model,
@@ -49,4 +57,5 @@ def _shadows(stage: Stage, view: View, seed: int) -> ShadowTraining:
         observer=stage.observer,
         seed=seed,
         folder=view.transcript.path / "shadows",
+        on_progress=on_progress,
     )

@@ -150,7 +150,7 @@ def plan(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
     many held-out records it takes:
 
         fedmia plan
-        fedmia plan dataset=purchase_like candidates.nonmembers=5000
+        fedmia plan candidates.nonmembers=300 partition.samples_per_client=40
     """
     from fedmia import config, experiment
     from fedmia.planning import plan as plan_

@@ -10,6 +10,7 @@ from fedmia import audit, config, results
 from fedmia import guards as guard
 from fedmia.auxiliary import overlap
 from fedmia.evaluation import Measured, Targets
+from fedmia.records import Capability
 from fedmia.seeding import generator
 from fedmia.sources import blind_source_accuracy
 from fedmia.stage import Stage
@@ -25,9 +26,15 @@ def document(stage: Stage, measured: Measured, who: Targets) -> dict[str, Any]:
     labels = stage.dataset.y[candidates.index]
     members = int((who.owner >= 0).sum())
     others = members * (len(who.nodes) - 1) if len(who.nodes) > 1 else 0
-    nonmembers = int((owner == -1).sum())
+    nonmembers = int((who.owner == -1).sum())
     confounded = [b["name"] for b in measured.baselines if not _covers_chance(b)]
     notes = _notes(stage)
+    for row in measured.attacks:
+        if left_out := row.get("left_out"):
+            notes.append(
+                f"{row['name']} leaves out {len(left_out)} of {len(who.nodes)} targets: "
+                f"{left_out[0]['reason']}"
+            )
     if confounded and measured.scores:
         # Members and held-out records differ without any training: the scores prove no leak.
         notes.append(f"no ε is given: {', '.join(confounded)} can tell members without training")
@@ -43,7 +50,7 @@ def document(stage: Stage, measured: Measured, who: Targets) -> dict[str, Any]:
             "nonmembers": nonmembers,
             "other_members": others,
             "auxiliary": len(stage.auxiliary),
-            "null_run": bool(stage.config.candidates.null_run),
+            "null_run": stage.null_run,
             "source_blind": blind_source_accuracy(labels, who.owner),
             "sha256": candidates.sha256,
             "split_sha256": stage.split.sha256,
@@ -83,17 +90,17 @@ def _privacy(stage: Stage, scores: Mapping[str, Any], who: Targets) -> dict[str,
 def guards(stage: Stage, found: Mapping[str, Any]) -> list[results.Guard]:
     """Return the checks of a document that has all its other parts."""
     index, owner = stage.candidates.index, stage.candidates.owner
-    held_out = owner == -1 if not stage.config.candidates.null_run else owner >= -1
+    held_out = owner == -1 if not stage.null_run else owner >= -1
     return guard.check(
         found["attacks"],
         found["baselines"],
         candidates_sha256=stage.candidates.sha256,
         shared=overlap(stage.dataset.examples(index[held_out]), stage.members),
         repeated=guard.repeats(stage.dataset.x[index]),
-        null_run=bool(stage.config.candidates.null_run),
+        null_run=stage.null_run,
         test_accuracy=found["utility"]["test_accuracy"],
         defences=list(stage.config.client.get("defenses") or {}),
-        selects={name: a.selects for name, a in stage.attacks.items() if a.selects},
+        selects={name: said for name, a in stage.attacks.items() if (said := a.selects())},
         epsilon_claimed=found["privacy"]["epsilon_claimed"],
         epsilon_lower_bound=found["privacy"]["epsilon_lower_bound"],
         confidence=stage.metrics.confidence,
@@ -112,7 +119,13 @@ def _notes(stage: Stage) -> list[str]:
     wanted, got = stage.config.candidates.nonmembers, len(stage.split.nonmembers)
     if got < wanted:
         notes.append(f"{got} held-out records instead of {wanted}: the rarest class has no more")
-    if stage.config.candidates.null_run:
+    wanted = sum(len(shard) for shard in stage.split.shards)
+    if Capability.SHADOWS in stage.gives and 2 * wanted > len(stage.auxiliary):
+        notes.append(
+            f"shadow federations hold {len(stage.auxiliary) // 2} records, this one {wanted}: "
+            f"there are {len(stage.auxiliary)} auxiliary records"
+        )
+    if stage.null_run:
         notes.append("null run: nobody trained on any candidate, so every AUC should be 0.5")
     return notes
 

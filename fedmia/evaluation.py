@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,8 @@ from fedmia.stage import Stage
 log = logging.getLogger(__name__)
 
 OnAttack = Callable[[int, int, str], None]
-"""Called before each attack with how many are done, how many there are, and its name."""
+"""Called before each attack with how many are done, how many there are, and its name; and while
+shadow models are trained, with rounds instead of attacks."""
 
 _BINS = 40
 _CURVE_POINTS = 10
@@ -45,6 +46,20 @@ class Targets:
     clients: tuple[int, ...]
     owner: NDArray[np.int64]
     known: tuple[tuple[Positions, Positions], ...]
+
+    def without(self, rows: Collection[int]) -> "Targets":
+        """Return the other targets; members of those left out are not evaluated."""
+        if not rows:
+            return self
+        kept = [row for row in range(len(self.nodes)) if row not in rows]
+        place = np.full(len(self.nodes) + 2, -2)  # of each row; the last two are −2 and −1
+        place[kept], place[-1] = np.arange(len(kept)), -1
+        return Targets(
+            tuple(self.nodes[row] for row in kept),
+            tuple(self.clients[row] for row in kept),
+            place[self.owner],
+            tuple(self.known[row] for row in kept),
+        )
 
 
 def targets(stage: Stage, view: View, nodes: Mapping[int, int]) -> Targets:
@@ -76,32 +91,30 @@ def _with_known(
 ) -> Targets:
     """Tell each adversary some members, and held-out records of the same labels.
 
-    The told members have the label proportions of all, so that those left to judge have them too.
+    The share is rounded up label by label, and one of each label is left to judge: labels say as
+    little about who is a member as before.
     """
     share, rng = stage.config.knowledge.known_members, generator(stage.seed, "known members")
     labels = stage.dataset.y[stage.candidates.index]
     held_out = rng.permutation(np.flatnonzero(owner == -1))
     known: list[tuple[Positions, Positions]] = []
     for row in range(len(nodes)):
-        members = _spread(rng.permutation(np.flatnonzero(owner == row)), labels)
-        told = members[: min(round(share * len(members)), len(members) - 1)]
-        known.append((told, _alike(held_out, labels, told)))
+        members = rng.permutation(np.flatnonzero(owner == row))
+        by_label = [members[labels[members] == label] for label in np.unique(labels[members])]
+        told = [m[: min(int(np.ceil(share * len(m))), len(m) - 1)] for m in by_label]
+        some = np.concatenate([members[:0], *told])
+        known.append((some, _alike(held_out, labels, some)))
     judged = owner.copy()
     judged[np.concatenate([np.concatenate(pair) for pair in known])] = -2
     return Targets(nodes, clients, judged, tuple(known))
 
 
-def _spread(positions: Positions, labels: NDArray[np.int64]) -> Positions:
-    """Return the positions in an order of which every beginning has the labels of the whole."""
-    own = labels[positions]
-    place = np.array([(own[:i] == label).sum() for i, label in enumerate(own)])
-    return positions[np.argsort((place + 0.5) / np.bincount(own)[own], kind="stable")]
-
-
 def _alike(pool: Positions, labels: NDArray[np.int64], like: Positions) -> Positions:
-    """Return the first of the pool that have, label for label, those of ``like`` if it has them."""
+    """Return the first of the pool with the labels of ``like``, at most half of any label."""
     wanted = np.bincount(labels[like], minlength=int(labels.max()) + 1)
-    return np.concatenate([pool[labels[pool] == c][:count] for c, count in enumerate(wanted)])
+    by_label = [pool[labels[pool] == label] for label in range(len(wanted))]
+    taken = [own[: min(n, len(own) // 2)] for own, n in zip(by_label, wanted, strict=True)]
+    return np.concatenate(taken)
 
 
 @dataclass
@@ -112,6 +125,7 @@ class Measured:
     baselines: list[dict[str, Any]]
     scores: dict[str, NDArray[np.float64]]
     seconds: float
+    shadow_seconds: float = 0.0
 
 
 def evaluate(
@@ -129,10 +143,13 @@ def evaluate(
     start = time.perf_counter()
     examples = stage.dataset.examples(stage.candidates.index)
     measured = Measured([], [], {}, 0.0)
-    knows = adversary.knowledge(stage, view, who.known)
+    knows = adversary.knowledge(
+        stage, view, who.known, lambda done, total: on_attack(done, total, "training shadows")
+    )
     shown = view.transcript.shows | knows[0].gives
     for done, (name, attack) in enumerate(stage.attacks.items()):
         on_attack(done, len(stage.attacks), name)
+        log.info("attack %s", name)
         row: dict[str, Any] = {"name": name, "vantage": view.transcript.vantage}
         measured.attacks.append(row)
         try:
@@ -141,12 +158,16 @@ def evaluate(
                 row |= {"status": "failed", "reason": failure}
                 continue
             began, apart = time.perf_counter(), _shared_seconds(view, knows)
-            scores = _scores(attack, view, who, examples, knows)
+            scores, left_out = _scores(attack, view, who, examples, knows)
             spent = time.perf_counter() - began - (_shared_seconds(view, knows) - apart)
-            row |= _measure(name, scores, who, examples, stage)
-            row["auc_per_round"] = _curve(attack, view, who, examples, knows)
+            row |= _measure(scores, who.without(left_out), examples, stage)
+            row["left_out"] = [
+                {"client": who.clients[i], "reason": reason} for i, reason in left_out.items()
+            ]
+            row["auc_per_round"] = _curve(attack, view, who, examples, knows, left_out.keys())
             row["seconds"] = max(spent, 0.0)
-            measured.scores[name] = scores
+            if not left_out:
+                measured.scores[name] = scores
         except NotApplicableError as error:
             row |= {"status": "not_applicable", "reason": str(error)}
         except Exception as error:
@@ -154,18 +175,27 @@ def evaluate(
             row |= {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
     for name, scores in _blind(stage, who, examples).items():
         began = time.perf_counter()
-        row = {"name": name, "vantage": "blind"} | _measure(name, scores, who, examples, stage)
+        row = {"name": name, "vantage": "blind"} | _measure(scores, who, examples, stage)
         row |= {"auc_per_round": None, "seconds": time.perf_counter() - began}
         measured.baselines.append(row)
     measured.seconds = time.perf_counter() - start
+    measured.shadow_seconds = knows[0].shadows.seconds if knows[0].shadows else 0.0
     return measured
 
 
 def _scores(
     attack: Attack, view: View, who: Targets, examples: Examples, knows: Sequence[Knowledge]
-) -> NDArray[np.float64]:
-    pairs = zip(who.nodes, knows, strict=True)
-    return np.stack([attack(view, node, examples, known) for node, known in pairs])
+) -> tuple[NDArray[np.float64], dict[int, str]]:
+    """Return the scores of all targets that the attack applies to, and why others are left out."""
+    scores, left_out = [], {}
+    for row, (node, known) in enumerate(zip(who.nodes, knows, strict=True)):
+        try:
+            scores.append(attack(view, node, examples, known))
+        except NotApplicableError as error:
+            left_out[row] = str(error)
+    if not scores:
+        raise NotApplicableError(left_out[0])
+    return np.stack(scores), left_out
 
 
 def _shared_seconds(view: View, knows: Sequence[Knowledge]) -> float:
@@ -175,10 +205,11 @@ def _shared_seconds(view: View, knows: Sequence[Knowledge]) -> float:
 
 
 def _measure(
-    name: str, scores: NDArray[np.float64], who: Targets, examples: Examples, stage: Stage
+    scores: NDArray[np.float64], who: Targets, examples: Examples, stage: Stage
 ) -> dict[str, Any]:
     metrics: Membership = stage.metrics
-    row = metrics.evaluate(scores, who.owner, examples.y, generator(stage.seed, f"metrics {name}"))
+    # the same halves and resamples for every attack: equal rankings have equal figures
+    row = metrics.evaluate(scores, who.owner, examples.y, generator(stage.seed, "metrics"))
     for client, target in zip(who.clients, row["per_target"], strict=True):
         target["client"] = client
     pairs = pair(scores, who.owner)
@@ -205,7 +236,12 @@ def _histogram(scores: NDArray[np.float64], owner: NDArray[np.int64]) -> dict[st
 
 
 def _curve(
-    attack: Attack, view: View, who: Targets, examples: Examples, knows: Sequence[Knowledge]
+    attack: Attack,
+    view: View,
+    who: Targets,
+    examples: Examples,
+    knows: Sequence[Knowledge],
+    left_out: Collection[int],
 ) -> list[dict[str, Any]] | None:
     """Return the pooled AUC that a cheap attack would have had after each of some rounds."""
     total = len(view.transcript)
@@ -213,17 +249,16 @@ def _curve(
         return None
     points = []
     for rounds in np.unique(np.linspace(1, total, min(total, _CURVE_POINTS)).round().astype(int)):
-        # after all rounds, the model that came out of the last one is known as well
-        signals = view.signals if rounds == total else view.signals.until(int(rounds))
-        early = View(view.transcript, signals)
+        early = View(view.transcript, view.signals.until(int(rounds)))
         entry: dict[str, Any] = {"round": view.transcript.rounds[rounds - 1], "auc": None}
         points.append(entry)
         try:
-            scores = _scores(attack, early, who, examples, knows)
+            scores, away = _scores(attack, early, who, examples, knows)
         except NotApplicableError:
             continue
-        pairs = pair(scores, who.owner)
-        entry["auc"] = auc(pairs.scores, pairs.members)
+        if away.keys() == left_out:  # of the same targets at every point
+            pairs = pair(scores, who.without(away).owner)
+            entry["auc"] = auc(pairs.scores, pairs.members)
     return points
 
 

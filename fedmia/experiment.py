@@ -99,8 +99,7 @@ def run(
             "timing": {
                 "setup_s": begun[0] - start,
                 "train_s": trained - begun[0],
-                "signals_s": view.signals.seconds,
-                "attacks_s": max(measured.seconds - view.signals.seconds, 0.0),
+                **_seconds(view, measured),
                 "per_round_s": float(np.median(training.round_seconds or [0.0])),
             },
         }
@@ -144,6 +143,7 @@ def attack(
         raise ConfigError(
             f"{run_dir}: expected the data that this run was trained on, it has changed since"
         )
+    truth.split.verify(stage.dataset)
     transcript = _narrow(transcript, stage.observer, truth)
     if not len(transcript) and transcript.final is None:
         raise ConfigError(f"{transcript.path}: expected at least one complete round, found none")
@@ -169,8 +169,7 @@ def attack(
             "timing": {
                 "setup_s": None,
                 "train_s": None,
-                "signals_s": view.signals.seconds,
-                "attacks_s": max(measured.seconds - view.signals.seconds, 0.0),
+                **_seconds(view, measured),
                 "per_round_s": None,
             },
         }
@@ -225,11 +224,23 @@ def _failed(measured: Measured) -> str | None:
     for row in measured.attacks:
         if row["status"] == "failed":
             return f"attack {row['name']}: {row['reason']}"
+    if not any(row["status"] == "ok" for row in measured.attacks):
+        row = measured.attacks[0]
+        return f"no attack could be run; {row['name']}: {row['reason']}"
     return None
 
 
 def _has_result(run_dir: Path) -> bool:
     return (run_dir / results.FILE_NAME).exists()
+
+
+def _seconds(view: View, measured: Measured) -> dict[str, float]:
+    apart = view.signals.seconds + measured.shadow_seconds
+    return {
+        "signals_s": view.signals.seconds,
+        "shadows_s": measured.shadow_seconds,
+        "attacks_s": max(measured.seconds - apart, 0.0),
+    }
 
 
 def _write(

@@ -11,13 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logit
-from scipy.stats import norm
+from scipy.stats import betabinom, norm
 
+from fedmia.metrics import ROUNDING
 from fedmia.results import Guard, Measured, Outcome, Verdict
 
 ENOUGH_SEEDS = 5
 NOMINAL = "0.01"
 """The false-positive rate at which calibration and precision are judged."""
+
+_LEVEL = 0.05
 
 
 def check(
@@ -161,8 +164,14 @@ def _calibration(rows: Sequence[Measured]) -> Guard:
     if not found:
         return _guard(name, "info", f"too few held-out records for a nominal FPR of {nominal:.0%}")
     worst, row = max(found, key=lambda item: item[0])
+    half = round(0.5 / row["min_fpr"])
+    allowed = int(nominal * half + ROUNDING)
+    # how many of one half exceed a threshold that so many of the other half exceed
+    chance = betabinom(half, allowed + 1, half - allowed).ppf(1 - _LEVEL / len(found)) / half
     detail = f"nominal FPR {nominal:.0%}, achieved at most {worst:.2%} ({row['name']})"
-    return _guard(name, "pass" if worst <= 2 * nominal else "warn", detail)
+    if worst <= chance:
+        return _guard(name, "pass", f"{detail}, no more than chance among {len(found)} attacks")
+    return _guard(name, "warn", f"{detail}; chance explains {chance:.2%}")
 
 
 def _resolution(rows: Sequence[Measured]) -> Guard:
@@ -207,11 +216,14 @@ def _precision(rows: Sequence[Measured]) -> Guard:
     known = [row for row in rows if None not in row.get("ppv", {"": None}).values()]
     if not known:
         return _guard(name, "info", f"not resolved at a nominal FPR of {float(NOMINAL):.0%}")
-    best = max(known, key=lambda row: sum(value or 0.0 for value in row["ppv"].values()))
+    # the best one would be picked by the truth
+    ranked = sorted(known, key=lambda row: sum(value or 0.0 for value in row["ppv"].values()))
+    middle = ranked[len(ranked) // 2]
     figures = ", ".join(
-        f"{value:.0%} with {float(prior):.0%} members" for prior, value in best["ppv"].items()
+        f"{value:.0%} with {float(prior):.0%} members" for prior, value in middle["ppv"].items()
     )
-    return _guard(name, "info", f"best share of right accusations ({best['name']}): {figures}")
+    detail = f"share of right accusations at a nominal FPR of {float(NOMINAL):.0%}: {figures}"
+    return _guard(name, "info", f"{detail} (median of {len(known)} attacks, {middle['name']})")
 
 
 def _selection(rows: Sequence[Measured], selects: Mapping[str, str]) -> Guard:

@@ -6,19 +6,21 @@ end is at least 1 − a^(1/n) and the lower at most a^(1/n), a = (1 − confiden
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit
-from scipy.stats import norm
-from scipy.stats import t as student
+from scipy.special import expit, logit, ndtri, stdtrit
 
-from fedmia.metrics import ROUNDING, Floats, Ints, auc, placements, resolved
+from fedmia.metrics import ROUNDING, Bools, Floats, Ints, auc, placements, resolved
 from fedmia.pairs import Pairs
 
-Weights = NDArray[np.int32] | NDArray[np.int64]
+Counts = NDArray[np.uint8]
+Weights = NDArray[np.integer[Any]]
 
-_CHUNK = 4_000_000  # bootstrap weights held at once
+_CHUNK = 16_000_000  # bootstrap weights held at once
+_BLOCK = 32  # non-members whose weights are first added up
 _ENOUGH_TARGETS = 5
 
 
@@ -30,13 +32,12 @@ def auc_with_interval(pairs: Pairs, confidence: float) -> tuple[float, list[floa
     targets (two-way analysis of variance, never below 0), since a run attacks a sample of the
     clients that could have been; Satterthwaite's degrees of freedom, on the logit scale.
     """
-    s, m = pairs.scores, pairs.members
-    value = auc(s, m)
     tail = (1 - confidence) / 2
+    value = auc(pairs.scores, pairs.members)
     variance, freedom = _auc_variance(pairs, value)
     if not 0 < value < 1 or variance == 0:
         return value, _widen(pairs, value, value, tail)
-    half = student.ppf(1 - tail, freedom) * np.sqrt(variance) / (value * (1 - value))
+    half = stdtrit(freedom, 1 - tail) * np.sqrt(variance) / (value * (1 - value))
     ends = expit(logit(value) + half * np.array([-1, 1]))
     return value, _widen(pairs, ends[0], ends[1], tail)
 
@@ -47,25 +48,27 @@ def rate_intervals(
     """Return the interval of each rate of :meth:`Pairs.rates`, ``None`` where that is.
 
     Percentile bootstrap over members and distinct non-members, all pairs of a record together;
-    with at least 5 targets a second one over whole targets, stretched for their small number
-    (Student's t, K/(K − 1)), and the wider end of the two. With fewer targets it says little about
-    how targets differ.
+    with at least 5 targets a second one over whole targets and the same non-members, stretched for
+    their small number (Student's t, K/(K − 1)), and the wider end of the two. With fewer targets
+    it says little about how targets differ. Generators in the same state draw the same records:
+    attacks on one federation can be compared on them, and they are drawn once.
     """
     known = [fpr for fpr in fprs if resolved(fpr, pairs.num_nonmembers)]
     if not known:
         return [None] * len(fprs)
-    tail, targets = (1 - confidence) / 2, int(pairs.row_index.max()) + 1
+    tail, K = (1 - confidence) / 2, pairs.num_rows
+    seed = int(rng.integers(2**63))
+    of_record, of_row = _kept_resamples(pairs.is_member.tobytes(), K, draws, seed)
 
-    def ends(resample_targets: bool) -> Floats:
-        drawn = _bootstrap_rates(pairs, known, draws, rng, resample_targets=resample_targets)
+    def ends(drawn: Floats) -> Floats:
         return np.quantile(drawn, [tail, 1 - tail], axis=0)
 
-    low, high = ends(resample_targets=False)
-    if targets >= _ENOUGH_TARGETS:
+    low, high = ends(weighted_rates(pairs, known, of_record))
+    if K >= _ENOUGH_TARGETS:
         rates = np.array(pairs.rates(known), dtype=np.float64)
-        stretch = student.ppf(1 - tail, targets - 1) / norm.ppf(1 - tail)
-        stretch *= np.sqrt(targets / (targets - 1))
-        wide = rates + stretch * (ends(resample_targets=True) - rates)
+        stretch = stdtrit(K - 1, 1 - tail) / ndtri(1 - tail) * np.sqrt(K / (K - 1))
+        once = np.where(pairs.is_member, np.uint8(1), of_record)
+        wide = rates + stretch * (ends(weighted_rates(pairs, known, once, of_row)) - rates)
         low, high = np.minimum(low, wide[0]).clip(0, 1), np.maximum(high, wide[1]).clip(0, 1)
     found = {f: _widen(pairs, low[i], high[i], tail) for i, f in enumerate(known)}
     return [found.get(fpr) for fpr in fprs]
@@ -83,13 +86,13 @@ def _auc_variance(pairs: Pairs, value: float) -> tuple[float, float]:
     influence = (placements(s, m) - value) / np.where(m, m.sum(), (~m).sum())
 
     row, record = pairs.row_index, pairs.record_index
-    M, N, K = int(m.sum()), pairs.num_nonmembers, int(row.max()) + 1
+    M, N, K = int(m.sum()), pairs.num_nonmembers, pairs.num_rows
     by_row = M > K  # else no target has two members to compare
     inner = influence - _group_mean(influence, 2 * row + m) if by_row else influence
     spare_m, spare_n = max(M - K if by_row else M - 1, 1), max(N - 1, 1)
 
     total = np.bincount(record, inner)
-    held = np.bincount(record, m) > 0
+    held = pairs.is_member
     # a single record shows no spread: its placement's largest possible variance stands in
     of_members = (total[held] ** 2).sum() * M / spare_m if M > 1 else value * (1 - value)
     of_others = (total[~held] ** 2).sum() * N / spare_n if N > 1 else value * (1 - value)
@@ -112,79 +115,96 @@ def _group_mean(values: Floats, group: Ints) -> Floats:
     return (np.bincount(group, values) / size)[group]
 
 
-def _bootstrap_rates(
-    pairs: Pairs,
-    fprs: Sequence[float],
-    draws: int,
-    rng: np.random.Generator,
-    *,
-    resample_targets: bool,
-) -> Floats:
-    """Return resampled TPRs of shape (draws, len(fprs)).
-
-    Distinct non-members are drawn with replacement, and either the members or whole targets.
-    """
-    K = int(pairs.row_index.max()) + 1
-    of_record = resampled_records(pairs, draws, rng, members=not resample_targets)
-    of_row = _resample(rng, K, draws) if resample_targets else np.ones((draws, K), dtype=np.int32)
-    return weighted_rates(pairs, fprs, of_record, of_row)
-
-
-def resampled_records(
-    pairs: Pairs, draws: int, rng: np.random.Generator, *, members: bool = True
-) -> NDArray[np.int32]:
-    """Return how often each record is drawn, shape (draws, records): with replacement, by kind.
-
-    Without ``members``, each of these is drawn once.
-    """
-    held = np.bincount(pairs.record_index, pairs.members) > 0
-    weights = np.ones((draws, held.size), dtype=np.int32)
-    for group in (~held, held & members):
-        if group.any():
-            weights[:, group] = _resample(rng, int(group.sum()), draws)
-    return weights
+def resampled_records(is_member: Bools, draws: int, rng: np.random.Generator) -> Counts:
+    """Return how often each record is drawn, shape (draws, records): with replacement, by kind."""
+    counts = np.empty((is_member.size, draws), dtype=np.uint8)
+    for group in (~is_member, is_member):
+        counts[group] = _resample(rng, int(group.sum()), draws)
+    return counts.T
 
 
 def weighted_rates(
-    pairs: Pairs, fprs: Sequence[float], of_record: Weights, of_row: Weights
+    pairs: Pairs, fprs: Sequence[float], of_record: Weights, of_row: Weights | None = None
 ) -> Floats:
     """Return the pooled TPRs at each FPR where records and rows count several times or not at all.
 
     Scores are sorted once. Weights of shape (draws, records) and (draws, rows), both numbered as
-    in :class:`Pairs`; the result has shape (draws, len(fprs)).
+    in :class:`Pairs`, quickest where one record's lie together in memory; without ``of_row`` each
+    row counts once. The result has shape (draws, len(fprs)).
+
+    Raises ``ValueError`` if rows meet different non-members, which :func:`pair` never gives.
     """
     s, m = pairs.scores, pairs.members
     row, record = pairs.row_index, pairs.record_index
-    draws, K = of_row.shape
-
-    order = np.argsort(-s[~m])
-    rivals, rival_row, rival = s[~m][order], row[~m][order], record[~m][order]
-    order = np.argsort(-s[m])
-    member_row, member = row[m][order], record[m][order]
+    outside, inside = np.flatnonzero(~m), np.flatnonzero(m)
+    if outside.size != pairs.num_rows * pairs.num_nonmembers:
+        raise ValueError(f"{outside.size} pairs of non-members: expected the same in every row")
+    outside, inside = outside[np.argsort(-s[outside])], inside[np.argsort(-s[inside])]
     # how many members lie strictly above each possible threshold; all of them above none
-    above = np.append(np.searchsorted(-s[m][order], -rivals), member.size)
-    pair_count = np.zeros((K, of_record.shape[1]))
-    pair_count[rival_row, rival] = 1
+    above = np.append(np.searchsorted(-s[inside], -s[outside]), inside.size)
 
-    rates = np.empty((draws, len(fprs)))
+    rates = np.empty((len(of_record), len(fprs)))
     # a resample's threshold lies near the top of the order: the rest is read only if one does not
-    top = min(rival.size, 64 + int(2 * max(fprs) * rival.size))
-    step = max(1, _CHUNK // rival.size)
-    for start in range(0, draws, step):
-        w, r = of_record[start : start + step], of_row[start : start + step]
-        mass = np.cumsum(np.pad(w[:, member] * r[:, member_row], ((0, 0), (1, 0))), axis=1)
-        total = (w * (r @ pair_count)).sum(axis=1)
-        limits = np.floor(np.outer(total, fprs) + ROUNDING)
-        passed = np.cumsum(w[:, rival[:top]] * r[:, rival_row[:top]], axis=1)
-        if (passed[:, -1:] <= limits).any():
-            passed = np.cumsum(w[:, rival] * r[:, rival_row], axis=1)
-        for i in range(len(fprs)):
-            at = (passed <= limits[:, i : i + 1]).sum(axis=1)
-            hits = np.take_along_axis(mass, above[at][:, None], axis=1)[:, 0]
-            rates[start : start + step, i] = hits / mass[:, -1]
+    top = min(outside.size, _BLOCK * (2 + int(2 * max(fprs) * outside.size / _BLOCK)))
+    step = max(1, _CHUNK // outside.size)
+    for start in range(0, len(rates), step):
+        chunk = slice(start, start + step)
+        w, r = of_record[chunk].T, None if of_row is None else of_row[chunk].T
+        total = w[~pairs.is_member].sum(axis=0, dtype=np.int64)
+        total *= pairs.num_rows if r is None else r.sum(axis=0, dtype=np.int64)
+        limits = np.floor(np.outer(fprs, total) + ROUNDING)
+        mass = np.cumsum(_weights(w, r, record[inside], row[inside]), axis=0, dtype=np.int64)
+        mass = np.pad(mass, ((1, 0), (0, 0)))
+        passed = _passed(_weights(w, r, record[outside[:top]], row[outside[:top]]), limits)
+        if top < outside.size and (passed == top).any():
+            passed = _passed(_weights(w, r, record[outside], row[outside]), limits)
+        hits = np.take_along_axis(mass, above[passed], axis=0)
+        rates[chunk] = (hits / mass[-1]).T
     return rates
 
 
-def _resample(rng: np.random.Generator, size: int, draws: int) -> NDArray[np.int64]:
-    """Return how often each of ``size`` units is drawn, shape (draws, size)."""
-    return rng.multinomial(size, np.full(size, 1 / size), draws)
+def _weights(of_record: Weights, of_row: Weights | None, record: Ints, row: Ints) -> Weights:
+    """Return how often each pair counts, shape (pairs, draws), from shapes (units, draws)."""
+    if of_row is None:
+        return of_record[record]
+    return np.multiply(of_record[record], of_row[row], dtype=np.uint16)
+
+
+def _passed(weights: Weights, limits: Floats) -> Ints:
+    """Return how many pairs, from the first on, weigh no more than each limit together.
+
+    Weights of shape (pairs, draws), limits and result of shape (fprs, draws). Whole blocks are
+    added up first, so that only the one in which a limit is passed is read pair by pair.
+    """
+    pairs, draws = weights.shape
+    if pairs % _BLOCK:
+        weights = np.pad(weights, ((0, -pairs % _BLOCK), (0, 0)))
+    blocks = weights.reshape(-1, _BLOCK, draws)
+    ends = np.cumsum(blocks.sum(axis=1, dtype=np.int64), axis=0)
+    found, draw = np.empty(limits.shape, dtype=np.int64), np.arange(draws)
+    for i, limit in enumerate(limits):
+        last = np.minimum((ends <= limit).sum(axis=0), len(ends) - 1)
+        block = blocks[last, :, draw]
+        before = ends[last, draw] - block.sum(axis=1, dtype=np.int64)
+        within = before[:, None] + np.cumsum(block, axis=1, dtype=np.int64)
+        found[i] = last * _BLOCK + (within <= limit[:, None]).sum(axis=1)
+    return np.minimum(found, pairs)
+
+
+def _resample(rng: np.random.Generator, size: int, draws: int) -> Counts:
+    """Return how often each of ``size`` units is drawn, shape (size, draws).
+
+    No unit is drawn 256 times: 8 bits hold the number with all but a chance of size/256!.
+    """
+    counts = np.empty((draws, size), dtype=np.uint8)
+    for row in counts:
+        row[:] = np.bincount(rng.integers(size, size=size), minlength=size)
+    return np.ascontiguousarray(counts.T)
+
+
+@lru_cache(maxsize=1)
+def _kept_resamples(is_member: bytes, rows: int, draws: int, seed: int) -> tuple[Counts, Counts]:
+    """Return how often each record and each row is drawn, shapes (draws, units)."""
+    rng = np.random.default_rng(seed)
+    records = resampled_records(np.frombuffer(is_member, dtype=np.bool_), draws, rng)
+    return records, _resample(rng, rows, draws).T

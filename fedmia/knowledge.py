@@ -94,8 +94,10 @@ class Knowledge:
     known_members, known_nonmembers
         Positions among the candidates whose membership in the target's shard the adversary knows.
         They are not evaluated.
+    recipe
+        Whether it knows how clients train.
     shadows
-        Trains models as the federation does; ``None`` where the recipe or data is missing.
+        Trains models by the recipe on the auxiliary records; ``None`` where either is missing.
     seed
         Of the adversary's own randomness.
     """
@@ -104,6 +106,7 @@ class Knowledge:
     num_classes: int
     known_members: Positions = field(default_factory=_nobody)
     known_nonmembers: Positions = field(default_factory=_nobody)
+    recipe: bool = False
     shadows: Shadows | None = None
     seed: int = 0
 
@@ -116,7 +119,8 @@ class Knowledge:
         """What this adds to what a vantage shows."""
         has = {
             Capability.AUXILIARY: len(self.auxiliary) > 0,
-            Capability.RECIPE: self.shadows is not None,
+            Capability.RECIPE: self.recipe,
+            Capability.SHADOWS: self.shadows is not None,
             Capability.KNOWN_MEMBERS: min(len(self.known_members), len(self.known_nonmembers)) > 0,
         }
         return frozenset(c for c, there in has.items() if there)

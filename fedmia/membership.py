@@ -29,6 +29,8 @@ class Membership:
         False-positive rates, each in (0, 1], at which the true-positive rate is reported.
     confidence
         Coverage of every interval, in (0, 1).
+    null_run
+        Whether held-out records stand in for members; read where candidates are drawn.
     bootstrap
         Resamples behind the intervals of the true-positive rates, at least 100.
 
@@ -40,6 +42,7 @@ class Membership:
 
     fprs: list[float] = field(default_factory=lambda: [0.1, 0.01, 0.001])
     confidence: float = 0.95
+    null_run: bool = False
     bootstrap: int = 1000
 
     def __post_init__(self) -> None:

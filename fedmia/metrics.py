@@ -37,7 +37,7 @@ def roc(scores: ArrayLike, members: ArrayLike) -> tuple[Floats, Floats, Floats]:
     Point i counts what scores at or above ``thresholds[i]``. Raises as :func:`auc`.
     """
     s, m = _checked(scores, members)
-    order = np.argsort(-s, kind="stable")
+    order = np.argsort(-s)
     s, m = s[order], m[order]
     last = np.flatnonzero(np.append(s[1:] != s[:-1], True))
     hits = np.cumsum(m)[last]
@@ -76,7 +76,8 @@ def balanced_accuracy(
     rng
         Draws the halves.
     records
-        Shape (n,): equal numbers mark scores of the same record, which share a half.
+        Shape (n,), integers from 0: equal numbers mark scores of the same record, which share a
+        half.
 
     Returns
     -------
@@ -84,7 +85,7 @@ def balanced_accuracy(
         ``None`` where a half lacks members or non-members. Raises as :func:`auc`.
     """
     s, m = _checked(scores, members)
-    _, ids = np.unique(np.arange(s.size) if records is None else records, return_inverse=True)
+    ids = np.arange(s.size) if records is None else numbered(records)
     held = np.bincount(ids, weights=m) > 0
     half = np.zeros(held.size, dtype=np.bool_)
     for group in (np.flatnonzero(held), np.flatnonzero(~held)):
@@ -129,14 +130,17 @@ def achieved_rate(
         :func:`auc`.
     """
     s, m = _checked(scores, members)
-    _, ids = np.unique(np.arange(s.size) if records is None else records, return_inverse=True)
-    distinct = rng.permutation(np.unique(ids[~m]))
+    inside, outside = s[m], s[~m]
+    ids = np.arange(outside.size) if records is None else numbered(np.asarray(records)[~m])
+    distinct = rng.permutation(int(ids.max()) + 1)
     if not resolved(nominal, distinct.size // 2):
         return None
-    first = np.isin(ids[~m], distinct[: distinct.size // 2])
-    thresholds = [threshold_at(s[~m][half], nominal) for half in (first, ~first)]
-    fpr = [(s[~m][half] > t).mean() for half, t in zip((~first, first), thresholds, strict=True)]
-    return float(np.mean(fpr)), float(np.mean([(s[m] > t).mean() for t in thresholds]))
+    half = np.zeros(distinct.size, dtype=np.bool_)
+    half[distinct[: distinct.size // 2]] = True
+    halves = outside[half[ids]], outside[~half[ids]]
+    thresholds = [threshold_at(part, nominal) for part in halves]
+    fpr = [(part > t).mean() for part, t in zip(halves[::-1], thresholds, strict=True)]
+    return float(np.mean(fpr)), float(np.mean([(inside > t).mean() for t in thresholds]))
 
 
 def ppv(tpr: float, fpr: float, prior: float) -> float | None:
@@ -182,6 +186,13 @@ def roc_points(scores: ArrayLike, members: ArrayLike) -> tuple[Floats, Floats]:
     wanted = np.concatenate([low, np.linspace(0, 1, _CURVE // 4 - 1)])
     kept = np.unique(np.append(0, np.searchsorted(fpr, wanted + ROUNDING, side="right") - 1))
     return fpr[kept], tpr[kept]
+
+
+def numbered(ids: ArrayLike) -> Ints:
+    """Return integers from 0 numbered without gaps, in their order; same shape (n,)."""
+    given: Ints = np.asarray(ids)
+    number: Ints = np.cumsum(np.bincount(given) > 0) - 1
+    return number[given]
 
 
 def resolved(fpr: float, nonmembers: int) -> bool:

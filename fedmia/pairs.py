@@ -6,11 +6,12 @@ independent; what is sure is counted in records.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fedmia.metrics import Bools, Floats, Ints, rate_above, resolved
+from fedmia.metrics import Bools, Floats, Ints, numbered, rate_above, resolved
 
 
 @dataclass(frozen=True)
@@ -23,20 +24,30 @@ class Pairs:
     records: Ints
     strata: Ints  # (row, label): matching labels across targets would let the prior back in
 
-    @property
+    @cached_property
     def row_index(self) -> Ints:
         """The rows numbered from 0 without gaps."""
-        return np.unique(self.rows, return_inverse=True)[1]
+        return numbered(self.rows)
 
-    @property
+    @cached_property
     def record_index(self) -> Ints:
         """The records numbered from 0 without gaps."""
-        return np.unique(self.records, return_inverse=True)[1]
+        return numbered(self.records)
 
-    @property
+    @cached_property
+    def num_rows(self) -> int:
+        """How many rows there are."""
+        return int(self.row_index.max()) + 1
+
+    @cached_property
+    def is_member(self) -> Bools:
+        """Whether each record, so numbered, is a member of its row; shape (records,)."""
+        return np.bincount(self.record_index, self.members) > 0
+
+    @cached_property
     def num_nonmembers(self) -> int:
         """How many distinct records are non-members."""
-        return int(np.unique(self.records[~self.members]).size)
+        return int(np.count_nonzero(np.bincount(self.records[~self.members])))
 
     def only(self, mask: Bools) -> "Pairs":
         """Return the pairs where ``mask``, of shape (p,), is true."""

@@ -27,5 +27,7 @@ def plan(stage: Stage) -> Plan:
     members = int(((owner >= 0) & (owner != own)).sum())
     nonmembers = int((owner == -1).sum())
     rates = [fpr for fpr in stage.metrics.fprs if fpr < 1]
-    rows, text = power.describe(members, nonmembers, rates, stage.metrics.confidence)
+    rows, text = power.describe(
+        members, nonmembers, rates, stage.metrics.confidence, attacks=len(stage.attacks)
+    )
     return Plan(members, nonmembers, rows, text)

@@ -19,6 +19,7 @@ import numpy as np
 from scipy.stats import norm
 
 from fedmia.audit import epsilon_ceiling, one_run_ceiling
+from fedmia.audit.one_run import SHARES
 from fedmia.audit.rates import check_trials, upper_rate
 from fedmia.metrics import ROUNDING, resolved
 
@@ -103,13 +104,13 @@ def auc_half_width(members: int, nonmembers: int, confidence: float) -> float:
 
 
 def largest_epsilon(
-    members: int, nonmembers: int, delta: float, confidence: float
+    members: int, nonmembers: int, delta: float, confidence: float, attacks: int = 1
 ) -> dict[str, float]:
     """Return the ε that an attack without an error would prove, by procedure.
 
     ``threshold`` (:func:`fedmia.audit.epsilon_lower_bound`, which counts half of the records) and
-    ``one_run`` (:func:`fedmia.audit.epsilon_one_run_from_attacks` on all possible pairs, one attack
-    and one share; about replacing a record).
+    ``one_run`` (:func:`fedmia.audit.epsilon_one_run_from_attacks` on all possible pairs; about
+    replacing a record), valid for so many attacks at once.
 
     Raises
     ------
@@ -118,10 +119,13 @@ def largest_epsilon(
     """
     check_trials(members - 1, nonmembers - 1)
     pairs = min(members, nonmembers)
+    each = 1 - (1 - confidence) / (attacks * len(SHARES))
     counted = (members - members // 2, nonmembers - nonmembers // 2)
     return {
-        "threshold": epsilon_ceiling(*counted, delta, confidence),
-        "one_run": one_run_ceiling(pairs, pairs, delta, confidence),
+        "threshold": epsilon_ceiling(*counted, delta, 1 - (1 - confidence) / attacks),
+        "one_run": max(
+            one_run_ceiling(pairs, max(1, round(share * pairs)), delta, each) for share in SHARES
+        ),
     }
 
 
@@ -163,20 +167,22 @@ def describe(
     confidence: float,
     delta: float = 0.0,
     auc: float = 0.7,
+    attacks: int = 1,
 ) -> tuple[list[dict[str, Any]], str]:
     """Return :func:`plan` as plain values, and one line of text that sums it up.
 
     Raises ``ValueError`` as :func:`plan` and :func:`largest_epsilon`.
     """
     rows = plan(members, nonmembers, fprs, confidence, auc)
-    epsilon = largest_epsilon(members, nonmembers, delta, confidence)
+    epsilon = largest_epsilon(members, nonmembers, delta, confidence, attacks)
     half = auc_half_width(members, nonmembers, confidence)
     blind = [row for row in rows if not row.resolved]
     rates = ", ".join(f"{row.fpr:g} (needs {row.for_one})" for row in blind)
     text = (
         f"{members} members, {nonmembers} non-members: the smallest FPR is "
         f"{smallest_fpr(nonmembers):.2g}; an AUC within .5 ± {half:.3f} is chance; ε of at most "
-        f"{epsilon['threshold']:.2f} (threshold) or {epsilon['one_run']:.2f} (one run) can be shown"
+        f"{epsilon['one_run']:.2f} (replacing a record) or {epsilon['threshold']:.2f} (independent "
+        "trials) can be shown"
     )
     return [asdict(row) for row in rows], text + (f"; no TPR at {rates}" if rates else "")
 

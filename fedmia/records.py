@@ -31,10 +31,13 @@ class Capability(StrEnum):
     MANY_CLIENTS = "updates of several clients"
     AUXILIARY = "auxiliary records"
     RECIPE = "the training recipe"
+    SHADOWS = "shadow training"
     KNOWN_MEMBERS = "known members"
 
 
-KNOWLEDGE = frozenset({Capability.AUXILIARY, Capability.RECIPE, Capability.KNOWN_MEMBERS})
+KNOWLEDGE = frozenset(
+    {Capability.AUXILIARY, Capability.RECIPE, Capability.SHADOWS, Capability.KNOWN_MEMBERS}
+)
 """What no vantage shows: it is the adversary's own."""
 
 

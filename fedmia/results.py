@@ -100,6 +100,13 @@ class Histogram(TypedDict):
     other_members: list[float] | None
 
 
+class LeftOut(TypedDict):
+    """A target that an attack could not be asked about."""
+
+    client: Count
+    reason: str
+
+
 class Measured(TypedDict):
     """An attack or a baseline that ran; members against held-out records unless said otherwise."""
 
@@ -140,6 +147,7 @@ class Measured(TypedDict):
         ),
     ]
     seconds: Seconds
+    left_out: NotRequired[list[LeftOut]]  # targets that the attack does not apply to
 
 
 class Unmeasured(TypedDict):
@@ -195,6 +203,7 @@ class Timing(TypedDict):
     setup_s: Seconds | None
     train_s: Seconds | None
     signals_s: Seconds | None
+    shadows_s: NotRequired[Seconds | None]  # training of shadow models
     attacks_s: Seconds | None
     per_round_s: Seconds | None  # median of one training round
 

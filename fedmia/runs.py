@@ -82,8 +82,7 @@ class Rate:
         """
         if not resolved(self.fpr, pairs.num_nonmembers):
             raise ValueError(f"fpr={self.fpr}: expected ≥ 1/{pairs.num_nonmembers} in every run")
-        rows = np.ones((len(weights), int(pairs.row_index.max()) + 1), dtype=np.int32)
-        return weighted_rates(pairs, [self.fpr], weights, rows)[:, 0]
+        return weighted_rates(pairs, [self.fpr], weights)[:, 0]
 
 
 def hierarchical_interval(
@@ -167,7 +166,7 @@ def _resampled(
     """Return the statistic of each, of shape (1 + draws,): as it is, then on the same resamples."""
     if draws < 100:
         raise ValueError(f"draws={draws}: expected at least 100")
-    drawn = resampled_records(compared[0], draws, rng)
+    drawn = resampled_records(compared[0].is_member, draws, rng)
     weights = np.concatenate([np.ones_like(drawn[:1]), drawn])
     return [statistic(pairs, weights) for pairs in compared]
 

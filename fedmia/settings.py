@@ -16,7 +16,6 @@ class CandidatesConfig:
 
     nonmembers: int = 900
     reserve: float = 0.3
-    null_run: bool = False
 
 
 @dataclass
@@ -75,4 +74,8 @@ def check_ranges(config: DictConfig) -> None:
     if has.domain == "other" and has.other is None:
         raise ConfigError(
             "knowledge.other=null: expected a data set, e.g. dataset@knowledge.other=wine"
+        )
+    if has.domain != "other" and has.other is not None:
+        raise ConfigError(
+            f"knowledge.domain={has.domain}: expected other, since knowledge.other names a data set"
         )

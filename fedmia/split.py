@@ -187,7 +187,7 @@ def _pseudo(
     wanted = np.floor(wanted * scale).astype(np.int64)
     expect(
         bool((wanted.sum(axis=1) > 0).all()),
-        "candidates.null_run",
+        "metrics.null_run",
         True,
         f"held-out records for a pseudo-member a class and client, {len(held)} are left "
         f"for {len(split.shards)} clients",

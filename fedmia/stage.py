@@ -76,12 +76,18 @@ class Stage:
         return self.dataset.examples(index)
 
     @property
+    def null_run(self) -> bool:
+        """Whether nobody trained on any candidate, so that every attack must be at chance."""
+        return bool(self.config.metrics.get("null_run", False))
+
+    @property
     def gives(self) -> frozenset[Capability]:
         """What the adversary has beyond its vantage."""
         has = self.config.knowledge
         there = {
             Capability.AUXILIARY: len(self.auxiliary) > 0,
-            Capability.RECIPE: bool(has.recipe) and len(self.auxiliary) > 0,
+            Capability.RECIPE: bool(has.recipe),
+            Capability.SHADOWS: bool(has.recipe) and len(self.auxiliary) > 0,
             Capability.KNOWN_MEMBERS: has.known_members > 0,
         }
         return frozenset(capability for capability, known in there.items() if known)
@@ -109,7 +115,7 @@ def prepare(config: DictConfig) -> Stage:
         generator(seed, "split"),
         config.candidates.reserve,
     )
-    null = config.candidates.null_run
+    null = bool(config.metrics.get("null_run", False))
     candidates = draw_candidates(split, dataset.y, generator(seed, "candidates"), null=null)
     observer: Observer = build(config, "observer")
     observer.stand({k: k for k in range(config.num_clients)})
@@ -131,7 +137,25 @@ def prepare(config: DictConfig) -> Stage:
     )
     stage.strategy()
     check_applicable(stage)
+    _check_shadows(stage)
     return stage
+
+
+def _check_shadows(stage: Stage) -> None:
+    """Refuse shadow training that cannot serve an attack of this vantage."""
+    has, shown = stage.config.knowledge, stage.observer.kind.shows | stage.gives
+    served = {
+        name: attack
+        for name, attack in stage.attacks.items()
+        if Capability.SHADOWS in attack.requirements() and attack.requirements() <= shown
+    }
+    few, enough = len(stage.auxiliary), 2 * stage.config.num_clients
+    allowed = f"{enough} auxiliary records for {', '.join(served)}, two a shadow client; got {few}"
+    expect(not served or few >= enough, "knowledge.auxiliary", has.auxiliary, allowed)
+    for name, attack in served.items():
+        least = attack.shadows_needed()
+        allowed = f"at least {least} for attack.{name}"
+        expect(has.shadow_models >= least, "knowledge.shadow_models", has.shadow_models, allowed)
 
 
 def _auxiliary(
@@ -155,7 +179,9 @@ def _auxiliary(
         records = auxiliary.shifted(records, rng)
     common = auxiliary.overlap(records, dataset.examples(candidates.index))
     allowed = f"records that are not evaluated, {common} of {len(records)} are"
-    expect(common == 0, "knowledge.domain", has.domain, allowed)
+    name = "other" if has.domain == "other" else "domain"
+    shown = has.other["_target_"] if has.domain == "other" else has.domain
+    expect(common == 0, f"knowledge.{name}", shown, allowed)
     return records
 
 

@@ -28,12 +28,18 @@ class Attack(ABC):
     """BibTeX key in ``docs/references.bib``."""
     cheap: ClassVar[bool] = True
     """Whether a score costs so little that it is computed again for rounds along the way."""
-    selects: ClassVar[str] = ""
-    """What the attack picks among rounds, layers or settings, and by what; nothing if empty."""
 
     def requirements(self) -> frozenset[Capability]:
         """Return what must be visible for these settings; ``needs`` unless they matter."""
         return self.needs
+
+    def selects(self) -> str:
+        """Return what these settings pick among rounds or layers, and by what; empty if nothing."""
+        return ""
+
+    def shadows_needed(self) -> int:
+        """Return how many shadow models these settings take at least."""
+        return 0
 
     @final
     def __call__(

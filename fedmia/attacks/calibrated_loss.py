@@ -37,7 +37,7 @@ class CalibratedLoss(Attack):
     measure: str = "loss"
     model: str = "global"
 
-    needs = frozenset({Capability.GLOBAL_MODEL, Capability.RECIPE})
+    needs = frozenset({Capability.GLOBAL_MODEL, Capability.SHADOWS})
     reference = "watson2022importance"
     cheap = False
 
@@ -49,14 +49,14 @@ class CalibratedLoss(Attack):
         """Return what the chosen model needs."""
         if self.model == "global":
             return self.needs
-        return frozenset({Capability.CLIENT_UPDATES, Capability.RECIPE})
+        return frozenset({Capability.CLIENT_UPDATES, Capability.SHADOWS})
 
     def score(
         self, view: View, target: int | None, candidates: Examples, knowledge: Knowledge
     ) -> NDArray[np.float64]:
         """Return the calibrated score, shape (n,)."""
         if knowledge.shadows is None:
-            raise NotApplicableError("needs the training recipe")
+            raise NotApplicableError("needs shadow training")
         signals = view.signals
         if self.model == "global":
             loss, gap = signals.loss_global[-1], signals.logit_gap_global[-1]

@@ -63,7 +63,7 @@ class CSMIA(Attack):
     epochs: int = 40
     learning_rate: float = 1e-3
 
-    needs = frozenset({Capability.CLIENT_UPDATES, Capability.MANY_ROUNDS, Capability.RECIPE})
+    needs = frozenset({Capability.CLIENT_UPDATES, Capability.MANY_ROUNDS, Capability.SHADOWS})
     reference = "gu2022csmia"
     cheap = False
 
@@ -77,7 +77,7 @@ class CSMIA(Attack):
     def requirements(self) -> frozenset[Capability]:
         """Return what the chosen models need, and the recipe where a network is trained."""
         seen = Capability.CLIENT_UPDATES if self.model == "local" else Capability.GLOBAL_MODEL
-        taught = {Capability.RECIPE} if self.network else set()
+        taught = {Capability.SHADOWS} if self.network else set()
         return frozenset({seen, Capability.MANY_ROUNDS, *taught})
 
     def score(

@@ -54,7 +54,7 @@ COMPONENTS: Mapping[str, Attack] = MappingProxyType(
 )
 """Attacks that need nothing but a view, by the names of their rows."""
 
-_TRAINING = {"shadow": Capability.RECIPE, "known": Capability.KNOWN_MEMBERS}
+_TRAINING = {"shadow": Capability.SHADOWS, "known": Capability.KNOWN_MEMBERS}
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ class Generative(Attack):
     def requirements(self) -> frozenset[Capability]:
         """Return what the calibration needs as well."""
         clients = self.calibration == "clients"
-        return self.needs | {Capability.MANY_CLIENTS if clients else Capability.RECIPE}
+        return self.needs | {Capability.MANY_CLIENTS if clients else Capability.SHADOWS}
 
     @abstractmethod
     def density(self, entries: int, known: int, generator: torch.Generator) -> Density:

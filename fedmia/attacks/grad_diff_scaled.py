@@ -54,7 +54,7 @@ class GradDiffScaled(Attack):
     local_epochs: int | None = None
     batch_size: int | None = None
 
-    needs = frozenset({Capability.CLIENT_UPDATES})
+    needs = frozenset({Capability.CLIENT_UPDATES, Capability.RECIPE})
     reference = "li2023effective"
 
     def __post_init__(self) -> None:

@@ -68,9 +68,8 @@ class LayerSelection(Attack):
     validation: str = "shadow"
     rounds: str = "mean"
 
-    needs = frozenset({Capability.CLIENT_UPDATES, Capability.RECIPE})
+    needs = frozenset({Capability.CLIENT_UPDATES, Capability.SHADOWS})
     reference = "li2023effective"
-    selects = "the layer (and the scale), on clients whose records the adversary knows"
 
     def __post_init__(self) -> None:
         expect(
@@ -87,6 +86,10 @@ class LayerSelection(Attack):
             return self.needs
         return frozenset({Capability.CLIENT_UPDATES, Capability.KNOWN_MEMBERS})
 
+    def selects(self) -> str:
+        """Say on whose records the layer is chosen."""
+        return "the layer (and the scale), on clients whose records the adversary knows"
+
     def score(
         self, view: View, target: int | None, candidates: Examples, knowledge: Knowledge
     ) -> NDArray[np.float64]:
@@ -98,7 +101,7 @@ class LayerSelection(Attack):
             layer, c = self.choose([(seen.of(known), np.arange(len(known)) < len(inside))])
         else:
             if knowledge.shadows is None:
-                raise NotApplicableError("needs the training recipe")
+                raise NotApplicableError("needs shadow training")
             layer, c = _chosen_on_shadows(self, tuple(knowledge.shadows.transcripts()))
         return np.asarray(self.by_layer(seen, c)[layer])
 

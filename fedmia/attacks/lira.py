@@ -82,13 +82,19 @@ class LiRA(ReferenceAttack):
         expect(1 <= self.queries <= len(_VIEWS), "queries", self.queries, "in [1, 18]")
         expect(self.query_noise > 0, "query_noise", self.query_noise, "more than 0")
 
+    def shadows_needed(self) -> int:
+        """Return how many models the variance asked for takes, none where clients serve."""
+        return 0 if self.mode == "clients" else self._least()
+
+    def _least(self) -> int:
+        each = _LEAST_FOR_A_VARIANCE if self.variance == "per_example" else 2
+        return each * 2 if self.mode == "online" else each
+
     def score(
         self, view: View, target: int | None, candidates: Examples, knowledge: Knowledge
     ) -> Float64:
         """Return ``log Λ``, or what has its order, shape (n,)."""
-        least = _LEAST_FOR_A_VARIANCE if self.variance == "per_example" else 2
-        least *= 2 if self.mode == "online" else 1
-        scores = []
+        scores, least = [], self._least()
         for i, query in enumerate(self._views(candidates, knowledge)):
             signals = view.signals.of(query) if i else view.signals
             panels = self.panels(view, target, signals, query, knowledge, least)

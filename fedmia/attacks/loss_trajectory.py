@@ -53,7 +53,7 @@ class LossTrajectory(Attack):
     points: int = 16
     epochs: int = 40
 
-    needs = frozenset({Capability.CLIENT_UPDATES, Capability.MANY_ROUNDS, Capability.RECIPE})
+    needs = frozenset({Capability.CLIENT_UPDATES, Capability.MANY_ROUNDS, Capability.SHADOWS})
     reference = "liu2022trajectory"
     cheap = False
 
@@ -67,7 +67,7 @@ class LossTrajectory(Attack):
         """Return what the chosen models need."""
         if self.model == "local":
             return self.needs
-        return frozenset({Capability.GLOBAL_MODEL, Capability.MANY_ROUNDS, Capability.RECIPE})
+        return frozenset({Capability.GLOBAL_MODEL, Capability.MANY_ROUNDS, Capability.SHADOWS})
 
     def score(
         self, view: View, target: int | None, candidates: Examples, knowledge: Knowledge

@@ -11,12 +11,12 @@ from functools import lru_cache
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.cluster import SpectralClustering
 from torch import nn
 
 from fedmia.attacks.base import Attack, Knowledge, NotApplicableError, View
-from fedmia.attacks.networks import lessons
+from fedmia.attacks.networks import by_content, lessons
 from fedmia.attacks.series import column_of
+from fedmia.attacks.spectral import two_clusters
 from fedmia.attacks.white_box import Features, Step, join, watch
 from fedmia.attacks.white_box_network import EMBEDDING, classifier, embedding
 from fedmia.errors import expect
@@ -24,8 +24,9 @@ from fedmia.knowledge import Shadows
 from fedmia.records import Capability, Examples
 from fedmia.seeding import generator
 
-_CLUSTERED = 600  # records that the spectral clustering is computed on
-_NORM = 4  # the gradient norm's place in the summary
+_TAUGHT = 600  # examples that the unsupervised network learns from, of at most so many targets:
+_TARGETS = 20
+_CLUSTERED = 300  # records that the spectral clustering is computed on
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Nasr(Attack):
     Without supervision, the encoder is that of an auto-encoder which reproduces loss, correctness,
     probability of the label, entropy and gradient norm. Its embedding is cut in two by spectral
     clustering; members are the cluster with the smaller gradients. The score is continuous: how
-    much nearer a record lies to the centre of the members' cluster than to the other one.
+    much nearer a record lies to the centre of the members' cluster than to the other one. One
+    auto-encoder serves all targets; each has clusters of its own.
 
     Parameters
     ----------
@@ -85,7 +87,7 @@ class Nasr(Attack):
         seen = Capability.CLIENT_UPDATES if self.model == "local" else Capability.GLOBAL_MODEL
         taught = {
             "known": {Capability.KNOWN_MEMBERS},
-            "shadow": {Capability.RECIPE},
+            "shadow": {Capability.SHADOWS},
             "none": set[Capability](),
         }
         return frozenset({seen}) | taught[self.training]
@@ -95,14 +97,18 @@ class Nasr(Attack):
     ) -> NDArray[np.float64]:
         """Return the log-odds of membership or the difference of distances, shape (n,)."""
         if self.training == "none":
-            return self._by_cluster(view, target, candidates, knowledge.rng("nasr"))
+            return self._by_cluster(view, target, candidates, knowledge)
         if self.training == "known":
             network = self._taught_by_known(view, target, candidates, knowledge)
         elif knowledge.shadows is not None:
             network = _taught_by_shadows(self, knowledge.shadows, knowledge.seed)
         else:
             raise NotApplicableError("needs shadow federations")
-        return self._apply(network, view, target, candidates)
+        return _outputs(self, network, view, self.asked(target))
+
+    def asked(self, target: int | None) -> int | None:
+        """Return whose models are looked at; those sent out are the same for every target."""
+        return target if self.model == "local" else None
 
     def watch(self, view: View, target: int | None, records: Examples) -> Features:
         """Return the records' features under the last models that were seen."""
@@ -118,24 +124,12 @@ class Nasr(Attack):
         padded = [last[0]] * (self.rounds - len(last)) + last
         return watch(view.signals, records, padded, self.layers)
 
-    def _apply(
-        self, network: nn.Module, view: View, target: int | None, records: Examples
-    ) -> NDArray[np.float64]:
-        """Return a network's outputs, (n, ...), a chunk of the records at a time."""
-        size = 2048 if self.layers == 1 else 256  # further back may lie large convolutions
-        chunks = [records[i : i + size] for i in range(0, len(records), size)]
-        with torch.no_grad():
-            outputs = [network(self.watch(view, target, chunk)) for chunk in chunks]
-        return np.asarray(torch.cat(outputs), dtype=np.float64)
-
     def _taught_by_known(
         self, view: View, target: int | None, candidates: Examples, knowledge: Knowledge
     ) -> nn.Module:
         rng = knowledge.rng("nasr")
-        sides = [
-            _in_order(candidates[np.asarray(known)])
-            for known in (knowledge.known_members, knowledge.known_nonmembers)
-        ]
+        known = knowledge.known_members, knowledge.known_nonmembers
+        sides = [candidates[rows[by_content(candidates[rows])]] for rows in known]
         size = min(map(len, sides))
         if size == 0:
             raise NotApplicableError("needs known members and non-members of the target")
@@ -145,28 +139,55 @@ class Nasr(Attack):
         return classifier(features, labels, rng, self.epochs, self.learning_rate)
 
     def _by_cluster(
-        self, view: View, target: int | None, candidates: Examples, rng: np.random.Generator
+        self, view: View, target: int | None, candidates: Examples, knowledge: Knowledge
     ) -> NDArray[np.float64]:
         """Return how much nearer a record is to the cluster of small gradients, (n,)."""
-        records = _in_order(candidates)
-        records = records[rng.permutation(len(records))[:_CLUSTERED]]
-        features = self.watch(view, target, records)
-        network = embedding(features, rng, self.epochs, self.learning_rate)
-        with torch.no_grad():
-            embedded = network(features).numpy()
-        clustering = SpectralClustering(
-            2, gamma=1 / EMBEDDING, random_state=int(rng.integers(2**31))
-        )
-        clusters = clustering.fit_predict(embedded)
-        norms = features["summary"][..., _NORM].mean(1).numpy()
-        if len(np.unique(clusters)) < 2:
+        network = _untaught(self, view, knowledge.seed)
+        seen = _outputs(self, network, view, self.asked(target))
+        embedded, norms = seen[:, :-1], seen[:, -1]
+        drawn = knowledge.rng("nasr clusters").permutation(len(candidates))[:_CLUSTERED]
+        rows = by_content(candidates)[drawn]
+        inside = two_clusters(embedded[rows], 1 / EMBEDDING)
+        if not inside.any():
             raise NotApplicableError("needs records that fall into two clusters")
-        member = int(norms[clusters == 1].mean() < norms[clusters == 0].mean())
-        near, far = (embedded[clusters == c].mean(axis=0) for c in (member, 1 - member))
-        everyone = self._apply(network, view, target, candidates)
+        if norms[rows][inside].mean() > norms[rows][~inside].mean():
+            inside = ~inside
+        near, far = (embedded[rows][cluster].mean(axis=0) for cluster in (inside, ~inside))
         return np.asarray(
-            np.linalg.norm(everyone - far, axis=1) - np.linalg.norm(everyone - near, axis=1)
+            np.linalg.norm(embedded - far, axis=1) - np.linalg.norm(embedded - near, axis=1)
         )
+
+
+@lru_cache(maxsize=2)
+def _outputs(
+    attack: Nasr, network: nn.Module, view: View, target: int | None
+) -> NDArray[np.float64]:
+    """Return a network's outputs for the candidates, (n, ...), a chunk of them at a time."""
+    records = view.signals.candidates
+    size = 2048 if attack.layers == 1 else 256  # further back may lie large convolutions
+    chunks = [records[i : i + size] for i in range(0, len(records), size)]
+    with torch.no_grad():
+        outputs = [network(attack.watch(view, target, chunk)) for chunk in chunks]
+    return np.asarray(torch.cat(outputs), dtype=np.float64)
+
+
+@lru_cache(maxsize=2)
+def _untaught(attack: Nasr, view: View, seed: int) -> nn.Module:
+    """Return the embedding network, the same for all targets."""
+    rng, signals = generator(seed, "nasr"), view.signals
+    targets: list[int | None] = [None]
+    if attack.model == "local":
+        seen = np.flatnonzero(signals.present.any(axis=0))
+        if not len(seen):
+            raise NotApplicableError("needs a round in which a client took part")
+        targets = [signals.nodes[k] for k in np.sort(rng.permutation(seen)[:_TARGETS])]
+    order, size = by_content(signals.candidates), -(-_TAUGHT // len(targets))
+    rows = [order[rng.permutation(len(order))[:size]] for _ in targets]
+    parts = [
+        attack.watch(view, target, signals.candidates[own])
+        for target, own in zip(targets, rows, strict=True)
+    ]
+    return embedding(join(parts), rng, attack.epochs, attack.learning_rate)
 
 
 @lru_cache(maxsize=2)
@@ -179,9 +200,3 @@ def _taught_by_shadows(attack: Nasr, shadows: Shadows, seed: int) -> nn.Module:
     )
     labels = torch.from_numpy(np.concatenate([x.labels for x in taught]))
     return classifier(features, labels, rng, attack.epochs, attack.learning_rate)
-
-
-def _in_order(records: Examples) -> Examples:
-    """Return the records in an order that depends on nothing but themselves."""
-    rows = [x.tobytes() + y.tobytes() for x, y in zip(records.x, records.y, strict=True)]
-    return records[np.array(sorted(range(len(rows)), key=rows.__getitem__), dtype=np.int64)]

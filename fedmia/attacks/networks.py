@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fedmia.attacks.base import NotApplicableError
 from fedmia.knowledge import ShadowFederation, Shadows
+from fedmia.records import Examples
 
 _FAR = 5.0
 _FLAT = 1e-12
@@ -25,6 +26,12 @@ def log_odds(hidden: Iterable[int], rows: Tensor, dropout: float = 0.2) -> nn.Se
         layers += [nn.Linear(width, units), nn.ReLU(), nn.Dropout(dropout)]
         width = units
     return nn.Sequential(*layers, nn.Linear(width, 1), nn.Flatten(0))
+
+
+def by_content(records: Examples) -> NDArray[np.int64]:
+    """Return positions (n,) in an order of the records that depends on nothing but themselves."""
+    rows = [x.tobytes() + y.tobytes() for x, y in zip(records.x, records.y, strict=True)]
+    return np.array(sorted(range(len(rows)), key=rows.__getitem__), dtype=np.int64)
 
 
 @contextmanager

@@ -68,7 +68,7 @@ class ReferenceAttack(Attack):
         if self.mode == "clients":
             return self.needs | {Capability.CLIENT_UPDATES, Capability.MANY_CLIENTS}
         shown = {Capability.CLIENT_UPDATES} if self.model == "local" else set()
-        return self.needs | {Capability.GLOBAL_MODEL, Capability.RECIPE} | shown
+        return self.needs | {Capability.GLOBAL_MODEL, Capability.SHADOWS} | shown
 
     def panels(
         self,
@@ -149,7 +149,7 @@ def shadow_clients(
 
 def gaps_of(models: References, records: Examples) -> Float64:
     """Return ``φ`` of n records under S models, (S, n)."""
-    logits = torch.from_numpy(np.asarray(models.logits(records)))
+    logits = torch.tensor(models.logits(records))
     y = torch.from_numpy(np.tile(records.y, len(logits)))
     gap: Float64 = loss_and_gap(logits.flatten(0, 1), y)[1].numpy()
     return gap.reshape(len(logits), len(records))

@@ -52,7 +52,6 @@ class RMIA(ReferenceAttack):
 
     needs = frozenset({Capability.AUXILIARY})
     reference = "zarifzadeh2024lowcost"
-    selects = "a, where it is null, by attacking the adversary's own reference models"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,6 +59,14 @@ class RMIA(ReferenceAttack):
         expect(self.a is None or 0 <= self.a <= 1, "a", self.a, "in [0, 1], or null to tune it")
         known = self.a is not None or self.mode != "clients"
         expect(known, "a", self.a, "a number in [0, 1] where other clients are the references")
+
+    def selects(self) -> str:
+        """Say by what ``a`` is tuned."""
+        return "a, by attacking the adversary's own reference models" if self.a is None else ""
+
+    def shadows_needed(self) -> int:
+        """Return 2 where ``a`` is tuned: one is attacked with the others."""
+        return 2 if self.a is None else int(self.mode != "clients")
 
     def score(
         self, view: View, target: int | None, candidates: Examples, knowledge: Knowledge

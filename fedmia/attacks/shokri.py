@@ -61,7 +61,7 @@ class Shokri(Attack):
     classifier: str = "logistic"
     per_class: int = 30
 
-    needs = frozenset({Capability.GLOBAL_MODEL, Capability.AUXILIARY, Capability.RECIPE})
+    needs = frozenset({Capability.GLOBAL_MODEL, Capability.AUXILIARY, Capability.SHADOWS})
     reference = "shokri2017membership"
     cheap = False
 

@@ -33,7 +33,11 @@ Features = dict[str, Tensor]
 Step = tuple[int, int | None]
 """A round and a client's column, as ``Signals.model`` takes them."""
 
+NORM = 4
+"""The gradient norm's place in the summary."""
+
 _CHUNK = 128
+_CHUNK_DENSE = 512  # a dense layer is used at one position
 _SMALLEST = 1e-30
 
 
@@ -54,9 +58,9 @@ def watch(signals: Signals, records: Examples, steps: Sequence[Step], layers: in
             raise NotApplicableError(
                 f"needs {layers} dense or convolutional layers; the model has {len(last)}"
             )
+        rows = _CHUNK_DENSE if all(isinstance(m, nn.Linear) for m in last) else _CHUNK
         chunks = [
-            _observe(model, last, x[i : i + _CHUNK], y[i : i + _CHUNK])
-            for i in range(0, len(y), _CHUNK)
+            _observe(model, last, x[i : i + rows], y[i : i + rows]) for i in range(0, len(y), rows)
         ]
         rounds.append({name: torch.cat([c[name] for c in chunks]) for name in chunks[0]})
     return {name: torch.stack([r[name] for r in rounds], 1) for name in rounds[0]}
@@ -84,12 +88,15 @@ def _observe(model: nn.Module, layers: Sequence[nn.Module], x: Tensor, y: Tensor
     seen: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {layer: [] for layer in layers}
 
     def keep(layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        torch.set_grad_enabled(True)  # nothing before the first of these layers is differentiated
+        if not output.requires_grad:
+            output.requires_grad_()
         seen[layer].append((inputs[0].detach(), output))
         return output.clone()  # an activation in place must not overwrite it
 
     hooks = [layer.register_forward_hook(keep) for layer in layers]
     try:
-        with torch.enable_grad():
+        with torch.no_grad():
             logits = model(x)
     finally:
         for hook in hooks:

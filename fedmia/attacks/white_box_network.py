@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss, relu
 
 from fedmia.attacks.networks import Standardise, seeded, train
-from fedmia.attacks.white_box import Features, take
+from fedmia.attacks.white_box import NORM, Features, take
 
 EMBEDDING = 4
 """The width of the unsupervised attack's embedding."""
@@ -91,6 +91,24 @@ class Encoder(nn.Module):
         return joint
 
 
+class Embedding(nn.Module):
+    """An encoder's embedding, with variance 1 on features like those given, and a norm.
+
+    The norm is the logarithm of the gradient's, averaged over rounds.
+    """
+
+    def __init__(self, encoder: nn.Module, features: Features) -> None:
+        super().__init__()
+        self.encoder = encoder
+        with torch.no_grad():
+            self.standardise = Standardise(encoder(features))
+
+    def forward(self, features: Features) -> Tensor:
+        """Return (n, 4 + 1), the norm last."""
+        norm = features["summary"][..., NORM].mean(1, keepdim=True)
+        return torch.cat([self.standardise(self.encoder(features)), norm], 1)
+
+
 def classifier(
     features: Features,
     labels: Tensor,
@@ -112,7 +130,7 @@ def classifier(
 def embedding(
     features: Features, rng: np.random.Generator, epochs: int, learning_rate: float
 ) -> nn.Module:
-    """Return the encoder of an auto-encoder of the summary, to embeddings (n, 4) of variance 1."""
+    """Return an :class:`Embedding` by the encoder of an auto-encoder of the summary."""
     summary = features["summary"].flatten(1)
     goal = Standardise(summary)(summary)
     with seeded(rng):
@@ -125,8 +143,7 @@ def embedding(
         return mse_loss(decoder(encoder(take(features, rows))), goal[rows])
 
     train(nn.ModuleList([encoder, decoder]), loss, len(goal), rng, epochs, learning_rate, 256)
-    with torch.no_grad():
-        return nn.Sequential(encoder, Standardise(encoder(features)))
+    return Embedding(encoder, features)
 
 
 def _size(values: Tensor) -> float:

@@ -22,6 +22,9 @@ from scipy.stats import binom
 from fedmia.audit.rates import check_levels
 from fedmia.metrics import Floats, Ints
 
+SHARES = (0.1, 0.5, 1.0)
+"""Shares of the pairs that a run's bound guesses about."""
+
 
 def one_run_p_value(
     epsilon: float, delta: float, num_canaries: int, num_guesses: int, num_correct: int
@@ -138,7 +141,7 @@ def epsilon_one_run_from_attacks(
     delta: float,
     confidence: float,
     rng: np.random.Generator,
-    shares: Sequence[float] = (0.1, 0.5, 1.0),
+    shares: Sequence[float] = SHARES,
 ) -> tuple[float, float]:
     """Return a lower bound on the ε of **replacing** one record in this run, and its ceiling.
 

@@ -1,18 +1,15 @@
 """Several runs side by side: what was varied as columns, seeds pooled into rows."""
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from fedmia.report.lines import Line, firsts_of, line_of, ordered, settings_of
 from fedmia.report.pooling import Pooled, difference, pool, read_scores
-from fedmia.report.wording import DASH, covers_chance, measured, option, table_fpr
-from fedmia.results import NOT_SCIENCE, Outcome, Result
-
-NOT_COMPARED = ("seed", *NOT_SCIENCE)
-"""Keys that do not make two runs different experiments."""
+from fedmia.report.wording import DASH, covers_chance, measured, table_fpr
+from fedmia.results import Outcome, Result
 
 
 @dataclass(frozen=True)
@@ -35,9 +32,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Difference:
-    """One attack under one configuration minus the same under the first, on the same records."""
+    """One attack under one configuration minus the same under its first, on the same records."""
 
     settings: tuple[str, ...]
+    first: tuple[str, ...]  # the settings it is compared with
     attack: str
     vantage: str
     seeds: tuple[int, ...]  # with the same candidates on both sides
@@ -49,7 +47,7 @@ class Difference:
 class Comparison:
     """``settings`` names the configuration keys that differ between rows.
 
-    ``differences`` compare with the configuration of the first row.
+    ``differences`` compare as :func:`fedmia.report.lines.firsts_of` says.
     """
 
     settings: tuple[str, ...]
@@ -73,8 +71,7 @@ def compare(runs: Iterable[Result], folders: Sequence[Path] | None = None) -> Co
     ``folders`` are the runs' directories, in the same order: scores that are kept there give
     intervals over seeds and records instead of over seeds alone.
     """
-    groups: dict[tuple[str, str, str], dict[int, Seed]] = {}
-    configs: dict[str, dict[str, str]] = {}
+    groups: dict[Line, dict[int, Seed]] = {}
     every: list[Outcome] = []
     listed = list(runs)
     places: Sequence[Path | None] = [None] * len(listed) if folders is None else folders
@@ -82,69 +79,27 @@ def compare(runs: Iterable[Result], folders: Sequence[Path] | None = None) -> Co
     for result, folder in sorted(paired, key=lambda pair: pair[0]["created"]):
         every += result["attacks"]
         for outcome in result["attacks"]:
-            config = flatten(relevant(result["config"], outcome["name"]))
-            identity = json.dumps(config, sort_keys=True)
-            configs[identity] = config
-            group = groups.setdefault((outcome["name"], outcome["vantage"], identity), {})
+            group = groups.setdefault(line_of(result, outcome), {})
             group[result["seed"]] = Seed(result, outcome, folder)
-    settings = differing(list(configs.values()))
+    settings = settings_of(groups)
     fpr = table_fpr(every)
     named = {
-        key: tuple(configs[key[2]].get(setting, DASH) for setting in settings) for key in groups
+        line: tuple(dict(line.run + line.own).get(setting, DASH) for setting in settings)
+        for line in groups
     }
-    order = list(dict.fromkeys(named.values()))
-    keys = sorted(groups, key=lambda key: order.index(named[key]))
-    first = {key[:2]: groups[key] for key in keys if named[key] == order[0]}
+    lines = ordered(groups)
+    firsts = firsts_of(lines)
     found = [
-        _difference(named[key], *key[:2], groups[key], first[key[:2]], fpr)
-        for key in keys
-        if named[key] != order[0] and key[:2] in first
+        _difference(line, named, groups[line], firsts[line], groups[firsts[line]], fpr)
+        for line in lines
+        if firsts[line] != line
     ]
     return Comparison(
         settings,
         fpr,
-        tuple(_row(named[key], *key[:2], groups[key], fpr) for key in keys),
+        tuple(_row(named[line], *line[:2], groups[line], fpr) for line in lines),
         tuple(entry for entry in found if entry is not None),
     )
-
-
-def relevant(config: Mapping[str, Any], attack: str) -> dict[str, Any]:
-    """Return the part of a configuration that the row of one attack depends on."""
-    kept = {key: value for key, value in config.items() if key not in NOT_COMPARED}
-    attacks = kept.get("attack")
-    if isinstance(attacks, Mapping) and "_target_" not in attacks:
-        kept["attack"] = attacks.get(attack, {})
-    return kept
-
-
-def flatten(config: Mapping[str, Any], path: str = "") -> dict[str, str]:
-    """Return ``{"train.lr": "0.1"}``: dotted keys, printed values, parts by their class name."""
-    flat: dict[str, str] = {}
-    for key, value in config.items():
-        if key == "_target_":
-            flat[path or key] = str(value).rpartition(".")[2]
-        elif isinstance(value, Mapping):
-            flat |= flatten(value, f"{path}.{key}" if path else key)
-        elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
-            dotted = f"{path}.{key}" if path else key
-            flat[dotted] = option(value)
-            flat |= flatten({str(i): v for i, v in enumerate(value)}, dotted)
-        else:
-            flat[f"{path}.{key}" if path else key] = option(value)
-    return flat
-
-
-def differing(configs: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
-    """Return the keys that tell ``configs`` apart, in the order they appear.
-
-    A key that only some of them have, always with one value, belongs to a part that is named by
-    another key already; it is shown only where the rest does not tell the configurations apart.
-    """
-    keys = list(dict.fromkeys(key for config in configs for key in config))
-    changing = [key for key in keys if len({c[key] for c in configs if key in c}) > 1]
-    if len({tuple(c.get(key) for key in changing) for c in configs}) < len(configs):
-        changing = [key for key in keys if len({c.get(key) for c in configs}) > 1]
-    return tuple(changing)
 
 
 def _row(
@@ -176,14 +131,15 @@ def _row(
 
 
 def _difference(
-    settings: tuple[str, ...],
-    attack: str,
-    vantage: str,
+    line: Line,
+    named: Mapping[Line, tuple[str, ...]],
     here: Mapping[int, Seed],
+    first: Line,
     there: Mapping[int, Seed],
     fpr: str,
 ) -> Difference | None:
     """Compare on seeds that asked both sides about the same records; ``None`` without one."""
+    attack, vantage = line[:2]
     mine, its = _figures(here, fpr), _figures(there, fpr)
     shared = [
         seed
@@ -203,7 +159,7 @@ def _difference(
     below = {seed: rate for seed in shared if (rate := its[seed][1]) is not None}
     known = len(above) == len(below) == len(shared)
     tpr = difference(above, below, scores, float(fpr)) if known else None
-    return Difference(settings, attack, vantage, tuple(shared), auc, tpr)
+    return Difference(named[line], named[first], attack, vantage, tuple(shared), auc, tpr)
 
 
 def _figures(seeds: Mapping[int, Seed], fpr: str) -> dict[int, tuple[float, float | None]]:

@@ -8,13 +8,15 @@ import yaml
 from markupsafe import Markup
 
 from fedmia.report import page, plots, wording
-from fedmia.report.compare import NOT_COMPARED, Comparison, compare, flatten
+from fedmia.report.compare import Comparison, compare
+from fedmia.report.lines import NOT_COMPARED, flatten
 from fedmia.report.table import (
     CONFOUNDED,
     PAIRED,
     SPREAD,
+    compared_with,
     comparison_cells,
-    difference_cells,
+    difference_rows,
     unmeasured,
 )
 from fedmia.results import Measured, Result, TargetPopulation
@@ -64,6 +66,7 @@ def _render_run(run: Result) -> str:
         histograms=[_svg(plots.histogram(attack)) for attack in attacks[: plots.MOST_PANELS]],
         most_panels=plots.MOST_PANELS,
         measured=len(attacks),
+        vantages=sorted({attack["vantage"] for attack in run["attacks"]}),
         most_curves=plots.MOST_CURVES,
         marks=MARKS,
         nominal=NOMINAL,
@@ -83,14 +86,15 @@ def _render_run(run: Result) -> str:
 
 
 def _render_comparison(runs: Sequence[Result], comparison: Comparison) -> str:
+    vantages = {row.vantage for row in comparison.rows}
     names = [
-        " · ".join([*row.settings, row.attack])
-        + (f" ({row.vantage})" if len({r.vantage for r in comparison.rows}) > 1 else "")
+        " · ".join([*row.settings, row.attack]) + (f" ({row.vantage})" if len(vantages) > 1 else "")
         for row in comparison.rows
     ]
     seeds = sorted({run["seed"] for run in runs})
     created = sorted(run["created"] for run in runs)
-    varied = ", ".join(comparison.settings) or "nothing but the seed"
+    keys = [*comparison.settings, *(["vantage"] if len(vantages) > 1 else [])]
+    varied = ", ".join(keys) or "nothing but the seed"
     return _fill(
         "comparison",
         title=f"fedmia: comparison of {len(runs)} runs",
@@ -98,8 +102,8 @@ def _render_comparison(runs: Sequence[Result], comparison: Comparison) -> str:
         span=f"{created[0]} to {created[-1]}" if created else "",
         comparison=comparison,
         rows=[comparison_cells(row) for row in comparison.rows if row.auc],
-        differences=[difference_cells(entry) for entry in comparison.differences],
-        first=", ".join(comparison.rows[0].settings) if comparison.rows else "",
+        differences=difference_rows(comparison),
+        first=compared_with(comparison),
         paired=PAIRED,
         text_columns=len(comparison.settings) + 2,
         spread=SPREAD,

@@ -86,13 +86,13 @@ BASE = """<!doctype html>
 OUTCOMES = """
 {% macro outcomes(rows, first, fprs) %}
 <div class="scroll"><table>
-<thead><tr><th>{{ first }}</th><th>vantage</th><th class="n">AUC [CI]</th>
+<thead><tr><th>{{ first }}</th><th class="n">AUC [CI]</th>
 {% for fpr in fprs %}<th class="n">{{ fpr | tpr_label }}</th>{% endfor %}
 <th class="n">bal. acc.</th><th class="n">advantage</th>
 <th class="n">same-label AUC</th><th class="n">seconds</th></tr></thead>
 <tbody>
 {% for row in rows | ranked %}
-<tr><td>{{ row.name }}</td><td>{{ row.vantage }}</td>
+<tr><td>{{ row.name }}</td>
 <td class="n">{{ row.auc | number }} <small>{{ row.auc_ci | interval }}</small></td>
 {% for fpr in fprs %}
 <td class="n">{{ row.tpr_at_fpr.get(fpr) | percent }}
@@ -106,7 +106,7 @@ OUTCOMES = """
 {% endfor %}
 {% for reason, names in rows | reasons("failed") %}
 <tr class="failed"><td>{{ names | join(", ") }}</td>
-<td colspan="{{ 6 + fprs | length }}">failed: {{ reason }}</td></tr>
+<td colspan="{{ 5 + fprs | length }}">failed: {{ reason }}</td></tr>
 {% endfor %}
 </tbody></table></div>
 {% with unserved = rows | reasons("not_applicable") %}
@@ -153,8 +153,9 @@ RUN = """{% extends "base" %}
 
 <h2>Attacks</h2>
 {{ outcomes(run.attacks, "attack", fprs) }}
-<p class="caption">Members of a target client against records held out from everybody. A dash is a
-rate that this many held-out records cannot resolve.</p>
+<p class="caption">{% if vantages %}Vantage: {{ vantages | join(", ") }}. {% endif %}Members of a
+target client against records held out from everybody. A dash is a rate that this many held-out
+records cannot resolve.</p>
 {% if calibrated %}
 <details><summary>at a threshold that was set beforehand</summary>
 <div class="scroll"><table class="small">
@@ -266,7 +267,8 @@ wrongly. An attack can be poor on average and still certain about a few.</li>
 ceiling, which a perfect attack on as few records would reach. It is no upper bound: a low
 value does not show that the training is private.</li>
 <li>The strongest attack was picked after the fact among {{ measured }}; its interval does not
-account for that. One run is one draw: compare settings over several seeds.</li>
+account for that, the first sentence of this page does. One run is one draw: compare settings over
+several seeds.</li>
 <li>No attack here succeeding means that these attacks from this vantage did not.</li>
 </ul>
 
@@ -307,13 +309,15 @@ COMPARISON = """{% extends "base" %}
 <ul>{% for line in unmeasured %}<li>{{ line }}</li>{% endfor %}</ul>{% endif %}
 
 {% if differences %}
-<h2>Differences to {{ first }}</h2>
+<h2>Differences to {{ first or "the configuration under “than”" }}</h2>
 <div class="scroll"><table>
 <thead><tr>{% for setting in comparison.settings %}<th>{{ setting }}</th>{% endfor %}
-<th>attack</th><th>vantage</th><th class="n">seeds</th><th class="n">AUC [low, high]</th>
+<th>attack</th><th>vantage</th>{% if not first %}<th>than</th>{% endif %}
+<th class="n">seeds</th><th class="n">AUC [low, high]</th>
 <th class="n">{{ comparison.fpr | tpr_label }} [low, high]</th></tr></thead>
 <tbody>{% for cells in differences %}<tr>
-{% for cell in cells %}<td{% if loop.index > text_columns %} class="n"{% endif %}>{{ cell }}</td>
+{% for cell in cells %}
+<td{% if loop.index > text_columns + (not first) %} class="n"{% endif %}>{{ cell }}</td>
 {% endfor %}</tr>{% endfor %}</tbody>
 </table></div>
 <p class="caption">{{ paired | capitalize }}.</p>

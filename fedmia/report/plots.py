@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedmia.report.compare import Comparison, Row
+from fedmia.report.panel import Steps, panel
 from fedmia.report.wording import measured, number
 from fedmia.results import Measured, Result
 
@@ -73,27 +74,20 @@ def roc(result: Result) -> str | None:
 def histogram(attack: Measured) -> str:
     """Return how the scores of the populations of one attack are spread."""
     bins = attack["histogram"]
-    others = bins["other_members"]
-
-    def draw(figure: "Figure") -> None:
-        axes = figure.subplots()
-        _bars(axes, bins["nonmembers"], bins["edges"], COLOURS[1], "held out")
-        _bars(axes, bins["members"], bins["edges"], COLOURS[0], "members")
-        if others is not None:
-            axes.stairs(
-                _shares(others), bins["edges"], color="#000000", linestyle="dotted", linewidth=1.2
-            ).set_label("other members")
-        axes.set(
-            title=shorten(attack["name"], 40), xlabel="score (higher = member)", ylabel="share"
-        )
-        axes.yaxis.set_major_formatter(_percent)
-        axes.grid(visible=False, axis="x")
-        figure.legend(
-            loc="outside lower center", ncols=3, fontsize=7, handlelength=1.4, columnspacing=1.2
-        )
-
-    label = f"Score histogram of {attack['name']}"
-    return _svg(f"histogram {attack['name']}", (3.1, 2.6), label, draw)
+    shown = [
+        Steps("held out", _shares(bins["nonmembers"]), COLOURS[1]),
+        Steps("members", _shares(bins["members"]), COLOURS[0]),
+    ]
+    if bins["other_members"] is not None:
+        others = _shares(bins["other_members"])
+        shown.append(Steps("other members", others, "#000000", filled=False))
+    return panel(
+        shorten(attack["name"], 40),
+        ("score (higher = member)", "share"),
+        bins["edges"],
+        shown,
+        description=f"Score histogram of {attack['name']}",
+    )
 
 
 def per_round(result: Result) -> str | None:
@@ -201,14 +195,6 @@ def _percent(value: float, _: object) -> str:
 def _shares(counts: Sequence[float]) -> list[float]:
     total = sum(counts)
     return [count / total if total else 0.0 for count in counts]
-
-
-def _bars(
-    axes: "Axes", counts: Sequence[float], edges: Sequence[float], colour: str, label: str
-) -> None:
-    shares = _shares(counts)
-    axes.stairs(shares, edges, color=colour, fill=True, alpha=0.3)
-    axes.stairs(shares, edges, color=colour, linewidth=1.2).set_label(label)
 
 
 def _interval(axes: "Axes", row: Row, height: float) -> None:

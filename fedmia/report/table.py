@@ -79,24 +79,52 @@ def difference_table(comparison: Comparison) -> Table | None:
     """Return what each configuration changes against the first, ``None`` where nothing pairs."""
     if not comparison.differences:
         return None
-    first = ", ".join(comparison.rows[0].settings)
-    table = _comparison_frame(f"Difference to {first}", comparison, [PAIRED])
+    vantages = {row.vantage for row in comparison.rows}
+    title = f"Difference to {compared_with(comparison) or 'the configuration under “than”'}"
+    table = _comparison_frame(title, comparison, [PAIRED])
+    if len(vantages) > 1:
+        table.add_column("vantage", overflow="fold")
+    if compared_with(comparison) is None:
+        table.add_column("than", overflow="fold")
     table.add_column("seeds", justify="right")
     for heading in ("AUC", wording.tpr_label(comparison.fpr)):
         table.add_column(Text(f"{heading} [low, high]"), justify="right", no_wrap=True)
-    for entry in comparison.differences:
-        cells = difference_cells(entry)
-        del cells[len(comparison.settings) + 1]
+    place = len(comparison.settings) + 1
+    for cells in difference_rows(comparison):
+        if len(vantages) == 1:
+            del cells[place]
         table.add_row(*map(Text, cells))
     return table
 
 
-def difference_cells(entry: Difference) -> list[str]:
-    """Return the printed cells of one difference."""
+def compared_with(comparison: Comparison) -> str | None:
+    """Return the configuration that every difference is taken to, ``None`` if there are several.
+
+    Settings of the attacks, which differ from attack to attack, are left out where all that
+    changes from a row to its first is the same.
+    """
+    whole = {", ".join(entry.first) for entry in comparison.differences}
+    changed = {_than(entry) for entry in comparison.differences}
+    return next((names.pop() for names in (whole, changed) if len(names) == 1), None)
+
+
+def difference_rows(comparison: Comparison) -> list[list[str]]:
+    """Return the printed cells of the differences, with their first where they have several."""
+    several = compared_with(comparison) is None
+    return [_difference_cells(entry, several) for entry in comparison.differences]
+
+
+def _than(entry: Difference) -> str:
+    pairs = zip(entry.settings, entry.first, strict=True)
+    return ", ".join(first for setting, first in pairs if first != setting)
+
+
+def _difference_cells(entry: Difference, several: bool) -> list[str]:
     return [
         *entry.settings,
         entry.attack,
         entry.vantage,
+        *([_than(entry)] if several else []),
         str(len(entry.seeds)),
         _signed(entry.auc),
         wording.DASH if entry.tpr is None else _signed(entry.tpr),

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
+from fedmia.guards import surprise
 from fedmia.results import Measured, Outcome, Result
 
 DASH = "–"
 """Printed where there is no number; never a zero."""
+CONFIDENCE = 0.95
+"""Of the intervals of a run whose configuration does not say."""
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -77,8 +80,26 @@ def strongest(result: Result) -> Measured | None:
     return max(measured(result["attacks"]), key=lambda a: a["auc"], default=None)
 
 
+def beyond_chance(result: Result) -> list[Measured]:
+    """Return the attacks above one half that their number does not explain, highest AUC first.
+
+    Each is held to the level of the run's intervals divided by the number of attacks (Bonferroni):
+    under chance alone, any is returned in at most 5% of runs with 95% intervals.
+    """
+    settings = result["config"].get("metrics")
+    named = settings.get("confidence") if isinstance(settings, Mapping) else None
+    confidence = CONFIDENCE if named is None else float(named)
+    rows = ranked(result["attacks"])
+    return [
+        row
+        for row in rows
+        if row["auc_ci"][0] > 0.5
+        and surprise(row["auc"], row["auc_ci"], confidence) < (1 - confidence) / len(rows)
+    ]
+
+
 def headline(result: Result) -> str:
-    """Return the finding in one or two sentences."""
+    """Return the finding in one or two sentences; a leak is what :func:`beyond_chance` finds."""
     best = strongest(result)
     if result["status"] == "failed":
         start = f"The run failed: {result['reason'] or 'no reason was recorded'}. "
@@ -86,23 +107,32 @@ def headline(result: Result) -> str:
         start = ""
     if best is None:
         return start + "No attack was measured."
-    count = len(measured(result["attacks"]))
+    count = _counted(len(measured(result["attacks"])), "attack")
+    found = beyond_chance(result)
+    leak = bool(found) and not result["candidates"]["null_run"]
+    surest = best in found
+    if leak and not surest:
+        best = found[0]
     figures = f"AUC {number(best['auc'])} {interval(best['auc_ci'])}"
     who = f"{best['name']} (vantage: {best['vantage']})"
     if result["candidates"]["null_run"]:
         return start + (
             "This is a null run: nobody trained on the records called members, so every attack "
-            f"should be at chance. The highest of {_counted(count, 'attack')} is {who} with "
+            f"should be at chance. The highest of {count} is {who} with "
             f"{figures}."
         )
-    if best["auc_ci"][0] <= 0.5:
-        return start + (
-            "No attack could be told from guessing. The highest of "
-            f"{_counted(count, 'attack')} is {who} with {figures}, where 0.5 is a coin toss."
+    if not leak:
+        picked = (
+            "" if covers_chance(best) else f", no further than chance takes the best of {count}"
         )
+        return start + (
+            f"No attack could be told from guessing. The highest of {count} is {who} with "
+            f"{figures}, where 0.5 is a coin toss{picked}."
+        )
+    strength = "strongest" if surest else "strongest that chance does not explain"
     return start + (
-        f"Membership leaks. The strongest of {_counted(count, 'attack')}, "
-        f"{who}, tells members from held-out records with {figures}, where 0.5 is a coin toss."
+        f"Membership leaks. The {strength} of {count}, {who}, tells members from held-out records "
+        f"with {figures}, where 0.5 is a coin toss."
     )
 
 

@@ -1,5 +1,6 @@
 """Which route a model's gradients take, and how many candidates go through at a time."""
 
+import copy
 import logging
 
 import torch
@@ -26,21 +27,14 @@ def plan_route(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Route, int]:
 def choose_route(model: nn.Module, x: Tensor, y: Tensor) -> Route:
     """Return the fastest route that agrees with :func:`one_by_one` on a few of the candidates."""
     few = torch.linspace(0, len(y) - 1, min(3, len(y))).long()
-    x, y = x[few], y[few]
-    directions = {
-        k: torch.stack([p.detach(), torch.ones_like(p)]) for k, p in trainable(model).items()
-    }
-    expected = one_by_one(model, x, y, directions)
     routes: tuple[Route, ...] = (layerwise, vectorised)
     for route in routes:
         try:
-            measured = route(model, x, y, directions)
-        except Exception as error:  # any failure only says that the route is not for this model
-            reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-        else:
-            if all(map(_agree, _norms(measured), _norms(expected))):
+            if _fits(route, model, x[few], y[few]):
                 return route
             reason = "its numbers differ from one backward pass per candidate"
+        except Exception as error:  # any failure only says that the route is not for this model
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
         logger.info(
             "gradient signals: route '%s' is not for this model (%s)", route.__name__, reason
         )
@@ -48,18 +42,37 @@ def choose_route(model: nn.Module, x: Tensor, y: Tensor) -> Route:
     return one_by_one
 
 
-def _norms(reduced: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    lengths, squares, dots = reduced
+def _fits(route: Route, model: nn.Module, x: Tensor, y: Tensor) -> bool:
+    """Return whether a route agrees with :func:`one_by_one`, compared in float64 if possible.
+
+    In float32, rounding alone puts some units of a deep network on the other side of a ReLU's kink.
+    """
+    try:
+        return _agrees(route, copy.deepcopy(model).double(), x.double(), y, 1e-6)
+    except Exception:  # some layers insist on float32, which then has to do
+        return _agrees(route, model, x, y, 1e-3)
+
+
+def _agrees(route: Route, model: nn.Module, x: Tensor, y: Tensor, tolerance: float) -> bool:
+    """Return whether numbers differ by no more than a fraction of the largest of their kind."""
+    for measured, expected in zip(
+        _on_trial(route, model, x, y), _on_trial(one_by_one, model, x, y), strict=True
+    ):
+        scale = float(expected.abs().nan_to_num(0.0, 0.0, 0.0).max())
+        if not torch.allclose(
+            measured.double(), expected.double(), rtol=0, atol=tolerance * scale, equal_nan=True
+        ):
+            return False
+    return True
+
+
+def _on_trial(route: Route, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+    """Return residual lengths, gradient norms and inner products with two directions."""
+    directions = {
+        k: torch.stack([p.detach(), torch.ones_like(p)]) for k, p in trainable(model).items()
+    }
+    lengths, squares, dots = route(model, x, y, directions)
     return lengths, squares.sqrt(), dots
-
-
-def _agree(measured: Tensor, expected: Tensor) -> bool:
-    scale = expected.abs().nan_to_num(0.0, 0.0, 0.0).max()
-    # A wrong route errs by the size of the numbers; rounding beside a ReLU's kink far less.
-    tolerance = 1e-3 * float(scale)
-    return torch.allclose(
-        measured.double(), expected.double(), rtol=0, atol=tolerance, equal_nan=True
-    )
 
 
 def chunk_size(model: nn.Module, x: Tensor, route: Route | None = None) -> int:

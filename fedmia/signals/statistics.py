@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from fedmia.records import Examples
+from fedmia.records import Capability, Examples
 from fedmia.signals.gradients import trainable
 from fedmia.signals.passes import Passes
 from fedmia.signals.sweeps import Sweeps
@@ -217,11 +217,13 @@ class Signals:
     def until(self, rounds: int) -> "Signals":
         """Return the signals as they were after the first ``rounds`` visible rounds.
 
-        Whatever either object computes is shared, not computed again.
+        Who sees the updates has aggregated them by then, and knows the next model too. Whatever
+        either object computes is shared, not computed again.
         """
         early = copy.copy(self)
         early.rounds = self.rounds[:rounds]
-        early.rounds_global = self.rounds_global[:rounds]
+        ahead = Capability.CLIENT_UPDATES in self._passes.sweeps.transcript.shows
+        early.rounds_global = self.rounds_global[: rounds + ahead]
         early._stop = rounds
         return early
 
@@ -235,7 +237,9 @@ class Signals:
         return other if self._stop is None else other.until(self._stop)
 
     def _rows(self, name: str) -> NDArray[Any]:
-        return self._passes.rows(name, self._stop)
+        every = name == "grad_norm" or name.endswith("_global")
+        stop = len(self.rounds_global) if every else self._stop
+        return self._passes.rows(name, stop)
 
     def _row(self, t: int, k: int | None) -> int:
         row = range(len(self.rounds_global if k is None else self.rounds))[t]

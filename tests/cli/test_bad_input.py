@@ -18,7 +18,7 @@ REFUSED = [
     ("+train.lrr=1", "train.lrr: unknown key; did you mean lr? expected one of local_epochs, "),
     (
         "candidates.foo=1",
-        "candidates.foo: unknown key; expected one of nonmembers, reserve, null_run",
+        "candidates.foo: unknown key; expected one of nonmembers, reserve",
     ),
     ("model=mpl", "model=mpl: expected one of cnn, logistic, mlp, resnet18 (did you mean mlp?)"),
     ("attack=[fedmia,x]", "attack=x: expected one of attack_r, avg_cosine, "),
@@ -35,7 +35,7 @@ REFUSED = [
     ("num_rounds=many", "num_rounds=many: expected an integer"),
     ("num_rounds=2.5", "num_rounds=2.5: expected an integer"),
     ("num_rounds=null", "num_rounds=null: expected a value, not null"),
-    ("candidates.null_run=perhaps", "candidates.null_run=perhaps: expected true or false"),
+    ("metrics.null_run=perhaps", "metrics.null_run=perhaps: expected true or false"),
     ("train.lr=fast", "train.lr=fast: expected a number"),
     ("train.lr=null", "train.lr=null: expected a value, not null"),
     ("metrics.fprs=all", "metrics.fprs=all: expected a list"),

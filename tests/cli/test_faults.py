@@ -109,7 +109,7 @@ def covers_half(row):
 
 def test_a_null_run_finds_nothing_where_the_same_run_finds_members(run):
     small = ("num_rounds=4", "candidates.nonmembers=300")
-    null, real = (result_of(run(*small, f"candidates.null_run={n}")) for n in ("true", "false"))
+    null, real = (result_of(run(*small, f"metrics.null_run={n}")) for n in ("true", "false"))
     assert all(covers_half(row) for row in (*null["attacks"], *null["baselines"]))
     assert all(covers_half(row) for row in real["baselines"])
     series = next(row for row in real["attacks"] if row["name"] == "loss_series")

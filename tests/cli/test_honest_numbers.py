@@ -11,7 +11,7 @@ def read(folder):
 
 def test_no_epsilon_is_claimed_where_members_can_be_told_without_training(run):
     skewed = ["partition=dirichlet", "partition.samples_per_client=10", "partition.alpha=0.1"]
-    ended = run(*skewed, "candidates.null_run=true")
+    ended = run(*skewed, "metrics.null_run=true")
     assert ended.code == 0, ended.err
     result = read(ended.folder)
     (prior,) = (b for b in result["baselines"] if b["name"] == "label_prior")

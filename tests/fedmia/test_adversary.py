@@ -33,7 +33,7 @@ def test_targets_about_whom_nothing_is_known_share_one_value(tmp_path):
     assert first is second, "or what is trained once would be trained for every target"
     assert first.auxiliary is stage.auxiliary
     assert first.num_classes == 2
-    assert first.gives == {Capability.AUXILIARY, Capability.RECIPE}
+    assert first.gives == {Capability.AUXILIARY, Capability.RECIPE, Capability.SHADOWS}
 
 
 def test_each_target_has_its_own_known_members_and_the_same_shadows(tmp_path):
@@ -52,7 +52,7 @@ def test_each_target_has_its_own_known_members_and_the_same_shadows(tmp_path):
     ("override", "gives"),
     [
         ("knowledge.recipe=false", {Capability.AUXILIARY}),
-        ("knowledge.auxiliary=0", set()),
+        ("knowledge.auxiliary=0", {Capability.RECIPE}),
     ],
 )
 def test_what_is_switched_off_is_not_there(override, gives, tmp_path):

@@ -29,6 +29,8 @@ def test_shifted_vectors_keep_labels_and_order_but_not_values():
     assert (moved.y == records.y).all()
     for before, after in zip(records.x.T, moved.x.T, strict=True):
         assert 0.5 < np.corrcoef(before, after)[0, 1] < 0.99
+    gains = (moved.x * records.x).sum(0) / (records.x**2).sum(0)
+    assert np.log(gains).std() > 0.1, "each feature has a factor of its own"
     residual = moved.x - records.x * (moved.x * records.x).sum(0) / (records.x**2).sum(0)
     assert residual.std(axis=0) / records.x.std(axis=0) == pytest.approx([0.5] * 5, rel=0.2)
 
@@ -96,5 +98,5 @@ def test_auxiliary_records_that_are_evaluated_are_refused():
         experiment.check(settings)
 
     assert str(caught.value).startswith(
-        "knowledge.domain=other: expected records that are not evaluated, "
+        "knowledge.other=fedmia.datasets.digits.Digits: expected records that are not evaluated, "
     )

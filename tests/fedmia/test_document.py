@@ -78,8 +78,8 @@ def test_a_held_out_candidate_that_somebody_trained_on_fails_a_guard(stage):
 
 
 def test_an_attack_that_picks_something_says_by_what(stage, monkeypatch):
-    picky = SimpleNamespace(selects="a layer, on shadow clients")
-    stage = replace(stage, attacks={"picky": picky, "plain": SimpleNamespace(selects="")})
+    picky = SimpleNamespace(selects=lambda: "a layer, on shadow clients")
+    stage = replace(stage, attacks={"picky": picky, "plain": SimpleNamespace(selects=lambda: "")})
     given = {}
     monkeypatch.setattr("fedmia.document.guard.check", lambda *rows, **facts: given.update(facts))
 

@@ -365,28 +365,29 @@ def test_what_the_adversary_is_told_is_not_what_it_is_judged_on(stage, run):
 
     assert all(len(m) == len(o) == 0 for m, o in everyone.known)
     for row, (members, others) in enumerate(told.known):
-        assert len(members) == len(others) == 5  # of 20
+        assert len(members) == len(others) == 6  # of 10 of either label, 2.5 rounded up
         assert (everyone.owner[members] == row).all()
         assert (everyone.owner[others] == -1).all()
         assert (told.owner[members] == -2).all()
         assert (told.owner[others] == -2).all()
     known = np.unique(np.concatenate([np.concatenate(pair) for pair in told.known]))
     rest = np.setdiff1d(np.arange(len(told.owner)), known)
-    assert 4 * 5 + 5 <= len(known) <= 4 * 5 + 2 * 3
+    assert len(known) == 4 * 6 + 6
     assert (told.owner[rest] == everyone.owner[rest]).all()
 
 
-def test_what_the_adversary_is_told_leaves_labels_as_they_were(stage, run):
+@pytest.mark.parametrize(("share", "each"), [(0.01, 1), (0.5, 5), (0.51, 6), (0.99, 9)])
+def test_what_the_adversary_is_told_leaves_labels_as_they_were(stage, run, share, each):
     config = stage.config.copy()
-    config.knowledge.known_members = 0.5
+    config.knowledge.known_members = share
     labels = stage.dataset.y[stage.candidates.index]
 
     told = targets(replace(stage, config=config), look(stage, run.transcript), run.nodes)
 
     for row, (members, others) in enumerate(told.known):
-        assert np.bincount(labels[members]).tolist() == [5, 5]
-        assert np.bincount(labels[others]).tolist() == [5, 5]
-        assert np.bincount(labels[told.owner == row]).tolist() == [5, 5]
+        assert np.bincount(labels[members]).tolist() == [each] * 2
+        assert np.bincount(labels[others]).tolist() == [each] * 2
+        assert np.bincount(labels[told.owner == row]).tolist() == [10 - each] * 2
 
 
 def test_an_adversary_is_never_told_all_members(stage, run):
@@ -395,4 +396,4 @@ def test_an_adversary_is_never_told_all_members(stage, run):
 
     told = targets(replace(stage, config=config), look(stage, run.transcript), run.nodes)
 
-    assert np.bincount(told.owner[told.owner >= 0]).tolist() == [1] * CLIENTS
+    assert np.bincount(told.owner[told.owner >= 0]).tolist() == [2] * CLIENTS

@@ -111,10 +111,14 @@ def test_two_populations_of_nonmembers_are_kept_apart():
     assert guards()["populations apart"][0] == "info"
 
 
-def test_the_worst_achieved_rate_is_shown_and_more_than_twice_the_nominal_one_warns():
-    rows = [attack("good"), attack("bad", achieved_fpr={"0.01": 0.023})]
+def test_the_worst_achieved_rate_is_shown_and_more_than_chance_explains_warns():
+    rows = [attack("good"), attack("bad", achieved_fpr={"0.01": 0.2})]
     status, detail = guards(rows)["calibration apart"]
-    assert (status, detail) == ("warn", "nominal FPR 1%, achieved at most 2.30% (bad)")
+    assert status == "warn"
+    assert detail.startswith("nominal FPR 1%, achieved at most 20.00% (bad); chance explains ")
+    rows[1]["achieved_fpr"] = {"0.01": 0.023}
+    status, detail = guards(rows)["calibration apart"]
+    assert status == "pass", "a threshold set on half of the records misses its rate that much"
     assert guards(rows[:1])["calibration apart"][0] == "pass"
     unresolved = [attack(achieved_fpr={"0.01": None})]
     assert guards(unresolved)["calibration apart"][0] == "info"
@@ -166,12 +170,14 @@ def test_a_surprise_is_the_p_value_behind_the_interval():
     assert 0 <= surprise(1.0, [0.9, 1.0], 0.95) < 1e-3
 
 
-def test_the_best_precision_is_shown_at_every_prior():
-    rows = [attack("weak"), attack("strong", ppv={"0.01": 0.5, "0.1": 0.8, "0.5": 1.0})]
+def test_the_precision_of_the_median_attack_is_shown_at_every_prior():
+    middling = attack("middling", ppv={"0.01": 0.5, "0.1": 0.8, "0.5": 1.0})
+    strong = attack("strong", ppv={"0.01": 1.0, "0.1": 1.0, "0.5": 1.0})
+    rows = [strong, attack("weak"), middling]
     status, detail = guards(rows)["prior and precision"]
     assert status == "info"
     figures = "50% with 1% members, 80% with 10% members, 100% with 50% members"
-    assert detail.endswith(f"(strong): {figures}")
+    assert detail.endswith(f"{figures} (median of 3 attacks, middling)")
     unresolved = attack(ppv={"0.01": None, "0.1": None, "0.5": None})
     assert guards([unresolved])["prior and precision"][1].startswith("not resolved")
 

@@ -78,11 +78,17 @@ def test_the_largest_epsilon_is_what_a_perfect_attack_proves():
     found = epsilon_lower_bound(perfect, owner == 0, 1e-5, 0.95, rng())
     assert expected["threshold"] == pytest.approx(found)
     one, ceiling = epsilon_one_run_from_attacks(
-        {"a": perfect[None]}, owner, np.zeros(122), 1e-5, 0.95, rng(), (1.0,)
+        {"a": perfect[None]}, owner, np.zeros(122), 1e-5, 0.95, rng()
     )
     assert expected["one_run"] == one == ceiling
     with pytest.raises(ValueError, match="0 members"):
         largest_epsilon(1, 10, 0.0, 0.95)
+
+
+def test_every_further_attack_lowers_what_can_be_shown():
+    alone, among = (largest_epsilon(200, 900, 0.0, 0.95, attacks) for attacks in (1, 50))
+    assert among["one_run"] < alone["one_run"] - 0.5
+    assert among["threshold"] < alone["threshold"] - 0.5
 
 
 def test_a_plan_says_what_is_not_resolved():

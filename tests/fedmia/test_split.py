@@ -138,9 +138,7 @@ def test_a_null_run_of_stratified_shards_is_balanced_even_when_scaled_down():
 
 def test_a_null_run_without_records_for_every_client_is_refused():
     split = draw(BALANCED, Stratified(samples_per_client=4), 140, 40, rng())
-    message = (
-        r"^candidates.null_run=True: expected held-out records .*, 40 are left for 140 clients$"
-    )
+    message = r"^metrics.null_run=True: expected held-out records .*, 40 are left for 140 clients$"
     with pytest.raises(ConfigError, match=message):
         draw_candidates(split, BALANCED.y, rng(), null=True)
 

@@ -58,7 +58,7 @@ def view(nodes=(10, 20, 30), present=None, sizes=None, kind=Server, **signals):
 
 def ask(attack, seen, target=10, records=None, knowledge=None, n=2):
     records = records or Examples(np.zeros((n, 1), np.float32), np.zeros(n, np.int64))
-    return attack(seen, target, records, knowledge or Knowledge(records[:0], 2))
+    return attack(seen, target, records, knowledge or Knowledge(records[:0], 2, recipe=True))
 
 
 class Models:

@@ -109,7 +109,7 @@ def test_the_mean_is_that_of_the_rounds_that_the_target_took_part_in():
         logit_gap_local=np.array(entropy),
         mentr_global=np.array([[1.0, 2.0], [0.0, 4.0]]),
     )
-    shows = frozenset(Server.shows) - {"the training recipe"}
+    shows = frozenset(Server.shows) - {"shadow training"}
     view = View(SimpleNamespace(vantage="server", shows=shows), signals)
     nothing = Knowledge(examples(0), 2)
 
@@ -236,14 +236,14 @@ def test_settings_that_do_not_exist_are_refused(settings, said):
 def test_what_is_missing_is_named():
     with pytest.raises(NotApplicableError, match="needs client updates"):
         CSMIA().check_applicable("participant", Participant.shows)
-    with pytest.raises(NotApplicableError, match="needs the training recipe, which"):
+    with pytest.raises(NotApplicableError, match="needs shadow training, which"):
         CSMIA(model="global").check_applicable("participant", Participant.shows)
     CSMIA(model="global", network=False).check_applicable("participant", Participant.shows)
 
     view, _ = federation(1, 1.0)
     with pytest.raises(NotApplicableError, match="none of this target was seen"):
         CSMIA()(view, None, examples(300), knowledge(1.0))
-    with pytest.raises(NotApplicableError, match=r"needs (shadow federations|the training recipe)"):
+    with pytest.raises(NotApplicableError, match=r"needs (shadow federations|shadow training)"):
         CSMIA()(view, 10, examples(300), Knowledge(examples(0), 2))
     with pytest.raises(NotApplicableError, match="with members and non-members"):
         CSMIA()(view, 10, examples(300), Knowledge(examples(0), 2, shadows=Shadows()))

@@ -170,7 +170,7 @@ def test_shadow_federations_must_serve_the_same_components():
 
 
 def test_what_learning_needs_is_named():
-    with pytest.raises(NotApplicableError, match="needs the training recipe"):
+    with pytest.raises(NotApplicableError, match="needs shadow training"):
         ask(STACK, world(), knows=known())
     with pytest.raises(NotApplicableError, match="needs known members"):
         ask(Ensemble(NAMES, "known"), world(), knows=knowledge())

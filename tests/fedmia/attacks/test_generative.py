@@ -184,7 +184,7 @@ def test_what_vantage_and_knowledge_lack_is_named(attack):
     with pytest.raises(NotApplicableError, match="needs auxiliary records"):
         attack(view_of(world()), 100, records(300), Knowledge(records(0), 2))
     if attack.calibration == "shadow":
-        with pytest.raises(NotApplicableError, match="needs the training recipe"):
+        with pytest.raises(NotApplicableError, match="needs shadow training"):
             attack(view_of(world()), 100, records(300), auxiliary)
 
 

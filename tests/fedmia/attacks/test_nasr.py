@@ -344,7 +344,7 @@ def test_what_is_missing_is_named(attacked, shadows):
     for attack, missing in [
         (Nasr(), "client updates"),
         (Nasr("known", "global"), "known members"),
-        (Nasr("shadow", "global"), "the training recipe"),
+        (Nasr("shadow", "global"), "shadow training"),
     ]:
         with pytest.raises(NotApplicableError, match=f"needs {missing}"):
             attack.check_applicable("participant", Participant.shows)

@@ -90,7 +90,7 @@ def knowledge(made, target):
     position = made.nodes.index(target) if target in made.nodes else 0
     inside, outside = (np.flatnonzero(mask) for mask in (made.owner == position, made.owner == -1))
     return Knowledge(
-        made.auxiliary, 2, inside[:5], outside[:40], shadows=made.shadows, seed=0
+        made.auxiliary, 2, inside[:5], outside[:40], recipe=True, shadows=made.shadows
     ), np.concatenate([inside[:5], outside[:40]])
 
 
@@ -134,6 +134,7 @@ def test_candidates_in_another_order_get_the_same_scores(leaky, attack):
         2,
         back[known.known_members],
         back[known.known_nonmembers],
+        recipe=True,
         shadows=known.shadows,
     )
 
@@ -203,9 +204,9 @@ def test_attacks_on_the_global_model_run_on_the_final_one_alone(leaky, attack):
     [
         (ModifiedEntropy(thresholds="per_class"), "auxiliary records"),
         (ModifiedEntropy("local", "per_class"), "auxiliary records"),
-        (CalibratedLoss(), "the training recipe"),
-        (CalibratedLoss(model="local"), "the training recipe"),
-        (LayerSelection(), "the training recipe"),
+        (CalibratedLoss(), "shadow training"),
+        (CalibratedLoss(model="local"), "shadow training"),
+        (LayerSelection(), "shadow training"),
         (LayerSelection(validation="known"), "known members"),
     ],
     ids=str,

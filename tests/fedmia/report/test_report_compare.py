@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedmia.report.compare import compare, differing, flatten, relevant
+from fedmia.report.compare import compare
+from fedmia.report.lines import differing, flatten, relevant
 from fedmia.report.pooling import Pooled
 from fedmia.results import Result
 

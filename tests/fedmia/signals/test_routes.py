@@ -7,9 +7,10 @@ from torch import nn
 from fedmia.models.cnn import CNN
 from fedmia.models.mlp import MLP
 from fedmia.models.resnet18 import ResNet18
+from fedmia.signals import layerwise as module
 from fedmia.signals.gradients import nowhere, one_by_one, trainable, unit_residual, vectorised
 from fedmia.signals.layerwise import layerwise
-from fedmia.signals.routes import chunk_size, plan_route
+from fedmia.signals.routes import choose_route, chunk_size, plan_route
 
 CLASSES = 4
 
@@ -242,6 +243,44 @@ def test_an_input_overwritten_later_is_not_read_as_what_the_layer_saw():
         layerwise(model, x, y, directions)
 
 
+def test_rounding_beside_kinks_does_not_cost_a_deep_network_its_fast_route():
+    torch.manual_seed(0)  # of which one ReLU flips between one row and three, in float32
+    model = ResNet18(width=32, groups=8)((3, 32, 32), 10).eval()
+    x, y = torch.randn(3, 3, 32, 32), torch.randint(10, (3,))
+    assert choose_route(model, x, y) is layerwise
+
+
+class Single(Residual):
+    """Insists on float32."""
+
+    def forward(self, x):
+        return super().forward(x.float())
+
+
+def test_a_model_that_insists_on_float32_has_its_route_too():
+    model, x, y, _ = prepared(Single, (6,))
+    assert choose_route(model, x, y) is layerwise
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_large_convolutions_take_other_ways_to_the_same_numbers(monkeypatch, groups):
+    def build():
+        return nn.Sequential(
+            nn.Conv2d(4, 6, 3, 2, 1, groups=groups), nn.Flatten(), nn.Linear(96, CLASSES)
+        )
+
+    model, x, y, directions = prepared(build, (4, 8, 8))
+    plain = module.layerwise(model, x, y, directions)
+    monkeypatch.setattr(module, "_LARGE_PRODUCT", 0)
+    each = module.layerwise(model, x, y, directions)
+    monkeypatch.setattr(module, "_OUTER_BYTES", 3000)  # too little for two samples
+    tiled = module.layerwise(model, x, y, directions)
+    for others in (each, tiled):
+        for measured, expected in zip(others, plain, strict=True):
+            torch.testing.assert_close(measured, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_the_slow_route_is_never_taken_silently(caplog):
     model, x, y, _ = prepared(Branching, (6,))
     with caplog.at_level(logging.INFO):
@@ -254,7 +293,7 @@ def test_hooks_are_removed_even_when_the_route_fails():
     for build in (Residual, Shared):
         model, x, y, _ = prepared(build, (6,))
         plan_route(model, x, y)
-        assert not any(module._forward_hooks for module in model.modules())
+        assert not any(m._forward_hooks for m in model.modules())
 
 
 def test_larger_samples_go_through_fewer_at_a_time():

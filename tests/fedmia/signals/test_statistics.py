@@ -9,6 +9,7 @@ from torch import nn
 from fedmia.errors import ConfigError
 from fedmia.models.cnn import CNN
 from fedmia.models.mlp import MLP
+from fedmia.observe import Participant
 from fedmia.records import Capability, Examples, Observation, Update
 from fedmia.signals import Signals, sweeps
 from fedmia.transcript import Transcript, TranscriptWriter
@@ -233,18 +234,28 @@ def test_present_marks_what_was_seen_and_the_rest_is_nan(recorded):
     assert (np.isfinite(signals.parameter_update_norm).all(2) == signals.present).all()
 
 
-def test_until_shows_the_first_rounds_only(recorded):
+def test_until_shows_the_first_rounds_and_the_model_that_came_of_them(recorded):
     signals = Signals(*recorded, None)
     early = signals.until(1)
-    assert early.rounds == early.rounds_global == (1,)
+    assert early.rounds == (1,)
+    assert early.rounds_global == (1, 2)
     for name in NAMES:
-        np.testing.assert_array_equal(getattr(early, name), getattr(signals, name)[:1])
-    np.testing.assert_array_equal(early.logits(-1), signals.logits(0))
+        rows = 2 if name in GLOBAL else 1
+        np.testing.assert_array_equal(getattr(early, name), getattr(signals, name)[:rows])
+    np.testing.assert_array_equal(early.logits(-1), signals.logits(1))
     np.testing.assert_array_equal(early.logits(-1, 2), signals.logits(0, 2))
     with pytest.raises(IndexError):
-        early.logits(1)
+        early.logits(2)
     with pytest.raises(IndexError):
         early.model(1, 2)
+
+
+def test_who_sees_no_updates_does_not_know_what_came_of_a_round(recorded):
+    transcript, model, candidates = recorded
+    watched = transcript.through("participant", Participant.shows, lambda seen: seen)
+    early = Signals(watched, model, candidates, None).until(1)
+    assert early.rounds == early.rounds_global == (1,)
+    assert early.loss_global.shape == (1, len(candidates))
 
 
 def test_what_is_first_asked_of_earlier_rounds_is_not_computed_again_for_all(recorded):
@@ -416,7 +427,7 @@ def test_a_final_model_that_overflows_is_named(tmp_path):
         line = f"^signal {name} is not finite in the final model$"
         with pytest.raises(FloatingPointError, match=line):
             getattr(signals, name)
-    assert np.isfinite(signals.until(2).loss_global).all()
+    assert np.isfinite(signals.until(1).loss_global).all()
 
 
 def test_an_update_too_long_for_inner_products_still_has_a_direction(tmp_path):
