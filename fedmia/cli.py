@@ -204,10 +204,13 @@ def report(
 ) -> None:
     """Compare runs: a table here, and a page to keep.
 
-    Runs that differ only in their seed are pooled; everything else that differs becomes a column:
+    DIR is a run directory or a folder of them. Runs that differ only in their seed are pooled;
+    everything else that differs becomes a column:
 
         fedmia report runs/2026-01-31_12-00-00-000000
         fedmia report runs/sweep_a runs/sweep_b -o comparison.html
+
+    The last line printed is the page, in the first DIR unless -o names another place.
     """
     from fedmia import results
     from fedmia.report.compare import compare
@@ -247,12 +250,17 @@ def list_(
 ) -> None:
     """List the options of every configuration group, or of one.
 
-    Each option is a file conf/GROUP/OPTION.yaml, where every knob has a comment:
+    GROUP is a folder of conf/, as attack, dataset or strategy. Each option is a file
+    conf/GROUP/OPTION.yaml, where every knob has a comment:
 
         fedmia list attack
-        fedmia run attack=fedmia
+        fedmia run attack=fedmia attack.fedmia_i.measurement=logit_gap
+
+    An attack's file may make several rows, or one of another name: they are listed as "rows", and
+    a knob is attack.ROW.KEY.
     """
     from rich.table import Table
+    from rich.text import Text
 
     from fedmia import config
 
@@ -263,8 +271,21 @@ def list_(
     table = Table("option", "what it is", box=None, pad_edge=False)
     for name in [group] if group else known:
         for option in config.options(name, dirs):
-            table.add_row(f"{name}={option}", config.description(name, option, dirs))
+            said = config.description(name, option, dirs)
+            if name == "attack" and (rows := _rows(option, dirs)) != [option]:
+                said += f"\nrows: {', '.join(rows)}"
+            table.add_row(f"{name}={option}", Text(said))
     Console().print(table)
+
+
+def _rows(option: str, config_dirs: list[Path]) -> list[str]:
+    """Return the names under which an option of ``attack`` appears in keys and results."""
+    from omegaconf import OmegaConf
+
+    from fedmia import config
+
+    files = [folder / "attack" / f"{option}.yaml" for folder in (*config_dirs, config.CONF)]
+    return list(map(str, OmegaConf.load(next(file for file in files if file.is_file()))))
 
 
 def _show(result: "Result") -> None:

@@ -26,7 +26,7 @@ h2 { font-size: 1.15rem; margin: 2.6rem 0 .7rem; padding-bottom: .3rem;
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .88rem;
   font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .38rem .4rem; border-bottom: 1px solid var(--line);
+th, td { text-align: left; padding: .38rem .28rem; border-bottom: 1px solid var(--line);
   vertical-align: top; }
 th { font-weight: 600; color: var(--soft); vertical-align: bottom; }
 td.n, th.n { text-align: right; }

@@ -122,9 +122,8 @@ def headline(result: Result) -> str:
             f"{figures}."
         )
     if not leak:
-        picked = (
-            "" if covers_chance(best) else f", no further than chance takes the best of {count}"
-        )
+        above = best["auc_ci"][0] > 0.5
+        picked = f", no further than chance takes the best of {count}" if above else ""
         return start + (
             f"No attack could be told from guessing. The highest of {count} is {who} with "
             f"{figures}, where 0.5 is a coin toss{picked}."

@@ -6,8 +6,11 @@ from federations import evaluate, federation, rng
 from scipy.special import expit, logit
 from scipy.stats import norm
 
+from fedmia import intervals
+from fedmia.intervals import rate_intervals, resampled_records, weighted_rates
 from fedmia.membership import Membership
 from fedmia.metrics import tpr_at_fpr
+from fedmia.pairs import pair
 
 
 def test_perfect_separation_has_an_interval():
@@ -101,3 +104,52 @@ def test_the_bootstrap_on_sorted_scores_equals_resampling_the_records():
         drawn = np.append(scores[owner[member], member], other)
         slow.append(tpr_at_fpr(drawn, np.arange(drawn.size) < 45, 0.1))
     np.testing.assert_allclose(found, np.quantile(slow, [0.025, 0.975]), atol=0.03)
+
+
+@pytest.mark.parametrize("chunk", [1, 4_000_000])
+@pytest.mark.parametrize("digits", [8, 1, -9], ids=["untied", "ties", "all equal"])
+@pytest.mark.parametrize("fprs", [[0.05], [0.5, 0.1, 1.0]])
+def test_weights_of_records_and_rows_count_pairs_as_often_as_they_say(
+    fprs, digits, chunk, monkeypatch
+):
+    monkeypatch.setattr(intervals, "_CHUNK", chunk)
+    scores, owner = federation(rng(12), targets=4, each=6, held_out=70, signal=1.0)
+    pairs = pair(scores.round(digits), owner)
+    of_record = rng(13).integers(0, 4, size=(6, owner.size))
+    of_row = rng(14).integers(1, 4, size=(6, 4)).astype(np.uint8)
+    of_record[0, owner == -1] = 200 * (pairs.scores[pairs.rows == 0] > 0)[-70:]
+    records = np.asarray(of_record, dtype=np.uint8, order="F")
+    for rows in (of_row, None):
+        found = weighted_rates(pairs, fprs, records, rows)
+        for w, r, values in zip(of_record, of_row, found, strict=True):
+            times = w[pairs.record_index] * (r[pairs.row_index] if rows is not None else 1)
+            s, m = np.repeat(pairs.scores, times), np.repeat(pairs.members, times)
+            assert values.tolist() == pytest.approx([tpr_at_fpr(s, m, f) for f in fprs], abs=1e-12)
+
+
+def test_rows_that_meet_different_nonmembers_are_refused():
+    pairs = pair(*federation(rng(), targets=2, each=5, held_out=20))
+    fewer = pairs.only(np.arange(pairs.scores.size) > 5)
+    with pytest.raises(ValueError, match="39 pairs of non-members: expected the same in every row"):
+        weighted_rates(fewer, [0.5], np.ones((3, 29), dtype=np.uint8))
+
+
+def test_a_resample_draws_as_many_of_each_kind_as_there_are():
+    is_member = rng(15).random(500) < 0.2
+    drawn = resampled_records(is_member, 400, rng(16))
+    assert drawn.shape == (400, 500)
+    assert set(drawn[:, is_member].sum(axis=1)) == {is_member.sum()}
+    assert set(drawn[:, ~is_member].sum(axis=1)) == {(~is_member).sum()}
+    # each count is nearly Poisson with mean 1
+    np.testing.assert_allclose(drawn.mean(axis=0), 1, atol=5 / np.sqrt(400))
+    assert drawn.var() == pytest.approx(1, abs=0.03)
+    assert (drawn == 0).mean() == pytest.approx(np.exp(-1), abs=0.01)
+
+
+def test_generators_in_the_same_state_draw_the_same_records_for_every_attack():
+    scores, owner = federation(rng(17), each=15, held_out=100, signal=1.0)
+    first, monotone = pair(scores, owner), pair(np.exp(scores), owner)
+    found = rate_intervals(first, [0.1], 0.95, 200, rng(1))
+    rate_intervals(pair(*federation(rng(18), targets=2)), [0.1], 0.95, 200, rng(1))
+    assert rate_intervals(monotone, [0.1], 0.95, 200, rng(1)) == found
+    assert rate_intervals(first, [0.1], 0.95, 200, rng(2)) != found

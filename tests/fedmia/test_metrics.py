@@ -8,6 +8,7 @@ from fedmia.metrics import (
     auc,
     balanced_accuracy,
     label_matched_auc,
+    numbered,
     placements,
     ppv,
     rate_above,
@@ -254,3 +255,8 @@ def test_the_precision_is_bayes_rule():
 def test_rates_and_priors_out_of_range_are_refused(bad):
     with pytest.raises(ValueError, match=f"tpr={bad[0]}, fpr={bad[1]}, prior={bad[2]}"):
         ppv(*bad)
+
+
+def test_numbers_have_no_gaps_and_keep_their_order():
+    assert numbered([7, 0, 3, 7, 9]).tolist() == [2, 0, 1, 2, 3]
+    assert numbered(np.arange(5)).tolist() == [0, 1, 2, 3, 4]

@@ -48,6 +48,8 @@ def test_strata_tell_both_labels_and_rows_apart():
 def test_records_are_counted_once_however_many_rows_score_them():
     pairs = pair(SCORES, OWNER)
     assert pairs.num_nonmembers == 2
+    assert pairs.num_rows == 2
+    assert pairs.is_member.tolist() == [True, True, False, True, False]
     assert pairs.record_index.tolist() == [0, 2, 3, 4, 1, 2, 4]
     late = pairs.only(pairs.rows == 1)
     assert late.scores.tolist() == [7.0, 8.0, 11.0]

@@ -191,7 +191,7 @@ def shadows(tmp_path_factory):
 def knows(federation, k, shadows, known=8, owner=None):
     owner = federation.owner if owner is None else owner
     members, others = (np.flatnonzero(owner == i)[:known] for i in (k, -1))
-    return Knowledge(federation.candidates[:0], 2, members, others, shadows)
+    return Knowledge(federation.candidates[:0], 2, members, others, shadows=shadows)
 
 
 def measured(attack, federation, shadows, owner=None):
@@ -263,7 +263,7 @@ def test_scores_follow_the_order_of_the_candidates_and_are_the_same_twice(
         2,
         position[known.known_members][::-1],
         position[known.known_nonmembers],
-        shadows,
+        shadows=shadows,
     )
     view = View(attacked.view.transcript, attacked.view.signals.of(turned))
     node = attacked.nodes[0]

@@ -261,7 +261,7 @@ def test_many_attacks_are_ranked_and_fit_a_page_of_moderate_size(changed) -> Non
     assert len(text.encode()) < 1_500_000
     assert page.tags.count("svg") == 14
     assert "The 12 highest AUCs of 35." in page.text
-    names = re.findall(r"<tr><td>(attack\d\d)</td><td>server", text)
+    names = re.findall(r"<tr><td>(attack\d\d)</td>\n<td class=\"n\">[\d.]+ <small>\[.*?, 1", text)
     assert names == [f"attack{i:02}" for i in range(34, -1, -1)]
     together = ", ".join(f"skipped{i}" for i in range(8))
     assert f"not applicable: {together} : needs known members" in page.text
