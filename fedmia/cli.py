@@ -280,12 +280,13 @@ def list_(
 
 def _rows(option: str, config_dirs: list[Path]) -> list[str]:
     """Return the names under which an option of ``attack`` appears in keys and results."""
-    from omegaconf import OmegaConf
+    import yaml
 
     from fedmia import config
 
     files = [folder / "attack" / f"{option}.yaml" for folder in (*config_dirs, config.CONF)]
-    return list(map(str, OmegaConf.load(next(file for file in files if file.is_file()))))
+    content = yaml.safe_load(next(file for file in files if file.is_file()).read_text())
+    return [str(key) for key, value in (content or {}).items() if isinstance(value, dict)]
 
 
 def _show(result: "Result") -> None:

@@ -20,6 +20,7 @@ Counts = NDArray[np.uint8]
 Weights = NDArray[np.integer[Any]]
 
 _CHUNK = 16_000_000  # bootstrap weights held at once
+_DRAWN = 1_000_000  # numbers drawn at once
 _BLOCK = 32  # non-members whose weights are first added up
 _ENOUGH_TARGETS = 5
 
@@ -197,8 +198,11 @@ def _resample(rng: np.random.Generator, size: int, draws: int) -> Counts:
     No unit is drawn 256 times: 8 bits hold the number with all but a chance of size/256!.
     """
     counts = np.empty((draws, size), dtype=np.uint8)
-    for row in counts:
-        row[:] = np.bincount(rng.integers(size, size=size), minlength=size)
+    step = max(1, _DRAWN // size)
+    for start in range(0, draws, step):
+        rows = counts[start : start + step]
+        drawn = rng.integers(size, size=rows.shape) + size * np.arange(len(rows))[:, None]
+        rows[:] = np.bincount(drawn.ravel(), minlength=rows.size).reshape(rows.shape)
     return np.ascontiguousarray(counts.T)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from math import cos, pi
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedmia.attacks.base import Attack, Knowledge, NotApplicableError, View
+from fedmia.attacks.networks import AdamW
 from fedmia.attacks.series import column_of
 from fedmia.attacks.signatures import signatures
 from fedmia.errors import expect
@@ -156,14 +158,11 @@ def _fit(model: Density, x: Float64, c: Float64, steps: int, generator: torch.Ge
     """Train by Adam with a rate that falls to zero along half a cosine."""
     X = torch.from_numpy(x.reshape(-1, x.shape[-1])).float()
     C = torch.from_numpy(c.reshape(-1, c.shape[-1])).float()
-    optimizer = torch.optim.Adam(model.parameters(), lr=_RATE)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(steps):
+    optimizer = AdamW(model.parameters())
+    for step in range(steps):
         rows = torch.randint(len(X), (_BATCH,), generator=generator)
-        optimizer.zero_grad()
-        model.loss(X[rows], C[rows], generator).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        schedule.step()
+        rate = _RATE * (1 + cos(pi * step / steps)) / 2
+        optimizer.step(model.loss(X[rows], C[rows], generator), rate)
 
 
 @torch.no_grad()

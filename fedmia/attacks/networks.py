@@ -52,12 +52,7 @@ def train(
     batch_size: int = 64,
     weight_decay: float = 1e-4,
 ) -> None:
-    """Minimise the loss of rows by AdamW and leave the network in evaluation mode.
-
-    ``m ← β₁m + (1−β₁)g``, ``v ← β₂v + (1−β₂)g²``, ``w ← (1−ηλ)w − η m̂ / (√v̂ + 10⁻⁸)`` with
-    ``m̂ = m / (1−β₁ˢ)``, ``v̂ = v / (1−β₂ˢ)`` at step s (I. Loshchilov, F. Hutter, "Decoupled
-    Weight Decay Regularization", ICLR 2019, arXiv 1711.05101). Written out, because loading
-    ``torch.optim`` takes longer than most attack networks.
+    """Minimise the loss of rows by :class:`AdamW` and leave the network in evaluation mode.
 
     Parameters
     ----------
@@ -71,26 +66,42 @@ def train(
         Draws the batches, and seeds dropout.
     """
     network.train()
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    w = torch.cat([p.detach().flatten() for p in parameters])
-    m, v = torch.zeros_like(w), torch.zeros_like(w)
-    pieces = torch.split(w, [p.numel() for p in parameters])
-    for p, piece in zip(parameters, pieces, strict=True):
-        p.data = piece.view_as(p)  # one vector, moved in one go
+    optimizer = AdamW(network.parameters(), weight_decay)
     with seeded(rng):
-        step = 0
         for _ in range(epochs):
             order = torch.from_numpy(rng.permutation(n))
             for i in range(0, n, batch_size):
-                rows, step = order[i : i + batch_size], step + 1
-                gradients = torch.autograd.grad(loss(rows), parameters)
-                g = torch.cat([gradient.flatten() for gradient in gradients])
-                m.lerp_(g, 1 - _BETA1)
-                v.lerp_(g.square(), 1 - _BETA2)
-                size = (v / (1 - _BETA2**step)).sqrt_().add_(_EPSILON)
-                w.mul_(1 - learning_rate * weight_decay)
-                w.addcdiv_(m, size, value=-learning_rate / (1 - _BETA1**step))
+                optimizer.step(loss(order[i : i + batch_size]), learning_rate)
     network.eval()
+
+
+class AdamW:
+    """``w ← (1−ηλ)w − η m̂ / (√v̂ + 10⁻⁸)``, ``m̂ = m / (1−β₁ˢ)``, ``v̂ = v / (1−β₂ˢ)`` at step s.
+
+    ``m ← β₁m + (1−β₁)g``, ``v ← β₂v + (1−β₂)g²`` (I. Loshchilov, F. Hutter, "Decoupled Weight
+    Decay Regularization", ICLR 2019, arXiv 1711.05101). Written out, because loading
+    ``torch.optim`` takes longer than most attack networks; λ = 0 is Adam.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], weight_decay: float = 0.0) -> None:
+        self._parameters = [p for p in parameters if p.requires_grad]
+        self._w = torch.cat([p.detach().flatten() for p in self._parameters])
+        self._m, self._v = torch.zeros_like(self._w), torch.zeros_like(self._w)
+        self._decay, self._steps = weight_decay, 0
+        pieces = torch.split(self._w, [p.numel() for p in self._parameters])
+        for p, piece in zip(self._parameters, pieces, strict=True):
+            p.data = piece.view_as(p)  # one vector, moved in one go
+
+    def step(self, loss: Tensor, learning_rate: float) -> None:
+        """Move the parameters along a loss, η being the learning rate."""
+        self._steps += 1
+        gradients = torch.autograd.grad(loss, self._parameters)
+        g = torch.cat([gradient.flatten() for gradient in gradients])
+        self._m.lerp_(g, 1 - _BETA1)
+        self._v.lerp_(g.square(), 1 - _BETA2)
+        size = (self._v / (1 - _BETA2**self._steps)).sqrt_().add_(_EPSILON)
+        self._w.mul_(1 - learning_rate * self._decay)
+        self._w.addcdiv_(self._m, size, value=-learning_rate / (1 - _BETA1**self._steps))
 
 
 class Standardise(nn.Module):

@@ -4,16 +4,14 @@ M. Bertran, S. Tang, M. Kearns, J. Morgenstern, A. Roth, Z. S. Wu, "Scalable Mem
 Attacks via Quantile Regression", NeurIPS 2023, arXiv 2307.03694.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
-from sklearn.ensemble import HistGradientBoostingRegressor
-from sklearn.model_selection import KFold
+from sklearn.ensemble import ExtraTreesRegressor
 from threadpoolctl import threadpool_limits
 
 from fedmia.attacks.base import Attack, Knowledge, NotApplicableError, View
@@ -23,10 +21,10 @@ from fedmia.records import Capability, Examples
 from fedmia.signals import Signals
 
 Float64 = NDArray[np.float64]
-Regressor = Callable[[Examples, Float64], Float64]
 
 _LEAST = 50
-_FOLDS = 3
+_LEAST_TREES = 20  # so that each record is outside the sample of some
+_LEAF = 5
 _FLOOR = 0.05  # of the overall standard deviation: no record is predicted better
 
 
@@ -36,30 +34,33 @@ class QuantileRegression(Attack):
 
     The adversary fits the distribution of ``φ = z_y − logsumexp_{j≠y} z_j`` over its auxiliary
     records, who are no members, under the model that is judged, as a function of features and
-    label. No shadow model is trained. The regression is gradient boosting; the paper's is a
-    network, or boosting for tables.
+    label: ``φ = μ(x, y) + σ(x, y) ε``. No shadow model is trained. The paper's regression is a
+    network that predicts μ and log σ, or boosting for tables. Here two forests of extremely
+    randomised trees (P. Geurts, D. Ernst, L. Wehenkel, Machine Learning 63:3-42, 2006) predict
+    them for all targets together: μ, and σ from how far μ errs on records that its trees did not
+    see.
 
     Parameters
     ----------
     distribution
-        ``gaussian``: score ``(φ − μ(x, y)) / σ(x, y)``, where σ is fitted to residuals of records
-        that μ was not fitted to; ``quantile``: score ``φ − q(x, y)`` with the quantile at
-        ``level``, whose threshold 0 has a false-positive rate of about ``1 − level``.
+        ``gaussian``: score ``(φ − μ(x, y)) / σ(x, y)``; ``quantile``: score ``φ − q(x, y)`` with
+        ``q = μ + σ q_ε`` and ``q_ε`` the quantile of ``ε`` at ``level``, whose threshold 0 has a
+        false-positive rate of about ``1 − level``.
     level
         Of the quantile, in (0, 1).
     model
         ``global``: the last global model seen; ``local``: the target's own last model.
     components
         Records of more features are replaced by as many principal components, at least 1.
-    iterations
-        Trees of the boosting, at least 1.
+    trees
+        In each forest, at least 20.
     """
 
     distribution: str = "gaussian"
     level: float = 0.95
     model: str = "global"
     components: int = 32
-    iterations: int = 60
+    trees: int = 60
 
     needs = frozenset({Capability.GLOBAL_MODEL, Capability.AUXILIARY})
     reference = "bertran2023scalable"
@@ -73,7 +74,7 @@ class QuantileRegression(Attack):
         expect(0 < self.level < 1, "level", self.level, "in (0, 1)")
         expect(self.model in ("global", "local"), "model", self.model, "global or local")
         expect(self.components >= 1, "components", self.components, "at least 1")
-        expect(self.iterations >= 1, "iterations", self.iterations, "at least 1")
+        expect(self.trees >= _LEAST_TREES, "trees", self.trees, f"at least {_LEAST_TREES}")
 
     def requirements(self) -> frozenset[Capability]:
         """Return what the chosen model needs."""
@@ -95,69 +96,81 @@ class QuantileRegression(Attack):
             raise NotApplicableError(
                 f"needs {_LEAST} auxiliary records, has {len(knowledge.auxiliary)}"
             )
-        where = None if self.model == "global" else last_round(view, target)
-        auxiliary = view.signals.of(knowledge.auxiliary)
+        row, phi = 0, np.asarray(view.signals.logit_gap_global[-1], dtype=np.float64)
+        if self.model == "local":
+            t, k = last_round(view, target)
+            row = int(view.signals.present[:, :k].any(axis=0).sum())
+            phi = np.asarray(view.signals.logit_gap_local[t, k], dtype=np.float64)
         seed = int(knowledge.rng("quantile_regression").integers(2**31))
-        phi = self.gaps(view.signals, where)
-        with threadpool_limits(1):  # threads that wait for each other cost more than they bring
-            regressor = _regression(self, auxiliary, where, knowledge.num_classes, seed)
-            return regressor(candidates, phi)
+        fitted = _regression(self, view.signals, view.signals.of(knowledge.auxiliary), seed)
+        excess = (phi - fitted.mu[row]) / fitted.sigma[row]
+        if self.distribution == "gaussian":
+            return np.asarray(excess)
+        return np.asarray(
+            (excess - np.quantile(fitted.epsilon[row], self.level)) * fitted.sigma[row]
+        )
 
-    def gaps(self, signals: Signals, where: tuple[int, int] | None) -> Float64:
-        """Return ``φ`` under the last global model or, given row and column, a client's, (n,)."""
-        if where is None:
-            return np.asarray(signals.logit_gap_global[-1], dtype=np.float64)
-        return np.asarray(signals.logit_gap_local[where], dtype=np.float64)
+
+class Fitted(NamedTuple):
+    """What is expected of the candidates, (targets, n), and ``ε`` of auxiliary records."""
+
+    mu: Float64
+    sigma: Float64
+    epsilon: Float64
 
 
 @lru_cache(maxsize=2)
 def _regression(
-    attack: QuantileRegression,
-    auxiliary: Signals,
-    where: tuple[int, int] | None,
-    num_classes: int,
-    seed: int,
-) -> Regressor:
-    records, phi = auxiliary.candidates, attack.gaps(auxiliary, where)
-    flat = records.x.reshape(len(records), -1).astype(np.float64)
-    reduce = None
-    if flat.shape[1] > attack.components:
-        size = min(attack.components, len(records) - 1)
-        reduce = PCA(size, svd_solver="full").fit(flat)
+    attack: QuantileRegression, signals: Signals, auxiliary: Signals, seed: int
+) -> Fitted:
+    """Return the regressions for every client that was seen, or for the global model alone."""
+    known, judged = _inputs(auxiliary.candidates, signals.candidates, attack.components)
+    phi = _gaps(auxiliary, attack.model)
+    with threadpool_limits(1):  # threads that wait for each other cost more than they bring
+        mu, typical = _forest(attack.trees, seed, known, phi, judged)
+        error = phi - typical
+        # E|N(0, σ²)| = σ √(2/π)
+        sigma, spread = _forest(attack.trees, seed, known, np.sqrt(np.pi / 2) * abs(error), judged)
+    floor = np.maximum(_FLOOR * error.std(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    return Fitted(mu, np.maximum(sigma, floor), error / np.maximum(spread, floor))
 
-    def inputs(given: Examples) -> Float64:
-        x = given.x.reshape(len(given), -1).astype(np.float64)
-        x = x if reduce is None else reduce.transform(x)
-        return np.concatenate([x, np.eye(num_classes)[given.y]], axis=1)
 
-    def fit(x: Float64, value: Float64, **loss: Any) -> Any:
-        trees = HistGradientBoostingRegressor(
-            max_iter=attack.iterations,
-            max_leaf_nodes=8,
-            learning_rate=0.05,
-            max_bins=64,
-            early_stopping=False,
-            random_state=0,
-            **loss,
-        )
-        return trees.fit(x, value)
+def _gaps(signals: Signals, model: str) -> Float64:
+    """Return ``φ`` under the last global model, (1, n), or each client's last one, (clients, n)."""
+    if model == "global":
+        return np.asarray(signals.logit_gap_global[-1:], dtype=np.float64)
+    last = [(np.flatnonzero(seen)[-1], k) for k, seen in enumerate(signals.present.T) if seen.any()]
+    return np.stack([np.asarray(signals.logit_gap_local[t, k], np.float64) for t, k in last])
 
-    x = inputs(records)
-    if attack.distribution == "quantile":
-        q = fit(x, phi, loss="quantile", quantile=attack.level)
-        return lambda given, seen: np.asarray(seen - q.predict(inputs(given)), dtype=np.float64)
 
-    residual = np.empty_like(phi)
-    for rest, fold in KFold(_FOLDS, shuffle=True, random_state=seed).split(x):
-        residual[fold] = phi[fold] - fit(x[rest], phi[rest]).predict(x[fold])
-    mu = fit(x, phi)
-    # E|N(0, σ²)| = σ √(2/π)
-    sigma = fit(x, np.sqrt(np.pi / 2) * np.abs(residual))
-    floor = max(_FLOOR * float(residual.std()), np.finfo(np.float64).tiny)
+def _forest(
+    trees: int, seed: int, x: Float64, values: Float64, judged: Float64
+) -> tuple[Float64, Float64]:
+    """Return predictions for other records, and for x by the trees that did not see them.
 
-    def score(given: Examples, seen: Float64) -> Float64:
-        rows = inputs(given)
-        scale = np.maximum(sigma.predict(rows), floor)
-        return np.asarray((seen - mu.predict(rows)) / scale, dtype=np.float64)
+    Both are (targets, …), as are the values.
+    """
+    forest = ExtraTreesRegressor(
+        trees,
+        min_samples_leaf=_LEAF,
+        max_features=1.0,
+        bootstrap=True,
+        oob_score=True,
+        random_state=seed,
+    ).fit(x, values.T.squeeze())
+    predicted, own = forest.predict(judged), forest.oob_prediction_
+    return predicted.reshape(len(judged), -1).T, own.reshape(len(x), -1).T
 
-    return score
+
+def _inputs(known: Examples, judged: Examples, components: int) -> tuple[Float64, Float64]:
+    """Return features and labels of both, the features reduced as suits the first."""
+    flat = [r.x.reshape(len(r), -1).astype(np.float64) for r in (known, judged)]
+    if flat[0].shape[1] > components:
+        reduce = PCA(min(components, len(known) - 1), svd_solver="full").fit(flat[0])
+        flat = [reduce.transform(x) for x in flat]
+    classes = np.arange(max(known.y.max(), judged.y.max()) + 1)
+    known_x, judged_x = (
+        np.concatenate([x, r.y[:, None] == classes], axis=1)
+        for x, r in zip(flat, (known, judged), strict=True)
+    )
+    return known_x, judged_x

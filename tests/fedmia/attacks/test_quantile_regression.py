@@ -55,7 +55,7 @@ def test_about_as_many_strangers_exceed_the_quantile_as_it_says(level):
 
 def test_strangers_are_standardised_wherever_they_lie():
     candidates = strangers(1500, 1)
-    scores = ask(QuantileRegression(iterations=120), strangers(1500, 0), candidates)
+    scores = ask(QuantileRegression(), strangers(1500, 0), candidates)
 
     for chosen in (candidates.x[:, 1] > 0, candidates.x[:, 1] <= 0, candidates.y == 2):
         assert scores[chosen].mean() == pytest.approx(0, abs=0.2)
@@ -114,7 +114,7 @@ def test_it_takes_some_auxiliary_records():
         ({"level": 1.0}, "level=1.0: expected in (0, 1)"),
         ({"model": "other"}, "model=other: expected global or local"),
         ({"components": 0}, "components=0: expected at least 1"),
-        ({"iterations": 0}, "iterations=0: expected at least 1"),
+        ({"trees": 19}, "trees=19: expected at least 20"),
     ],
 )
 def test_settings_that_do_not_exist_are_refused(settings, line):

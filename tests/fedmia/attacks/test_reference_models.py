@@ -32,9 +32,9 @@ REFERENCES = {
     "attack_r": AttackR(),
     "attack_r local": AttackR(model="local"),
     "attack_r clients": AttackR("clients", "local"),
-    "quantile_regression": QuantileRegression(iterations=30),
-    "quantile_regression local": QuantileRegression(model="local", iterations=30),
-    "quantile_regression quantile": QuantileRegression("quantile", 0.7, iterations=60),
+    "quantile_regression": QuantileRegression(),
+    "quantile_regression local": QuantileRegression(model="local"),
+    "quantile_regression quantile": QuantileRegression("quantile", 0.7),
 }
 LEARNT = {
     "shokri": Shokri(),

@@ -1,4 +1,5 @@
 import copy
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -68,6 +69,7 @@ def _baseline(name: str) -> dict[str, Any]:
     }
 
 
+@functools.cache
 def _document() -> dict[str, Any]:
     return {
         "schema": 1,
@@ -150,7 +152,7 @@ def changed() -> Change:
     """
 
     def change(changes: dict[str, Any] | None = None) -> Result:
-        document: Any = _document()
+        document: Any = copy.deepcopy(_document())
         for path, value in (changes or {}).items():
             *way, last = (int(step) if step.isdigit() else step for step in path.split("."))
             place = document

@@ -220,3 +220,86 @@ def test_other_records_are_no_pair(run) -> None:
     (found,) = compare([first, dash]).differences
     assert found.auc.mean == pytest.approx(-0.1)
     assert found.tpr is None
+
+
+@pytest.fixture
+def sweep(changed):
+    """Return a maker of a run of two attacks that have a setting ``mode`` each."""
+    one = changed()["attacks"][0]
+
+    def make(seed: int, strategy: str, lira: str = "online", rmia: str = "offline") -> Result:
+        settings = {
+            "lira": {"_target_": "a.LiRA", "mode": lira, "lr": 0.1},
+            "rmia": {"_target_": "a.RMIA", "mode": rmia, "gamma": 1.0},
+        }
+        return changed(
+            {
+                "seed": seed,
+                "config.seed": seed,
+                "config.strategy": {"_target_": f"s.{strategy}"},
+                "config.attack": settings,
+                "attacks": [one | {"name": name} for name in settings],
+            }
+        )
+
+    return make
+
+
+def test_every_attack_is_compared_with_itself_and_its_settings_are_no_columns(sweep) -> None:
+    runs = [sweep(seed, strategy) for strategy in ("FedAvg", "Dp") for seed in range(3)]
+    comparison = compare(runs)
+    assert comparison.settings == ("strategy",)
+    assert [(row.settings, row.attack, row.seeds) for row in comparison.rows] == [
+        (("FedAvg",), "lira", (0, 1, 2)),
+        (("FedAvg",), "rmia", (0, 1, 2)),
+        (("Dp",), "lira", (0, 1, 2)),
+        (("Dp",), "rmia", (0, 1, 2)),
+    ]
+    assert [(d.settings, d.first, d.attack, d.seeds) for d in comparison.differences] == [
+        (("Dp",), ("FedAvg",), "lira", (0, 1, 2)),
+        (("Dp",), ("FedAvg",), "rmia", (0, 1, 2)),
+    ]
+
+
+def test_an_attack_with_two_settings_is_compared_under_the_same_one(sweep) -> None:
+    runs = [
+        sweep(seed, strategy, lira)
+        for strategy in ("FedAvg", "Dp")
+        for lira in ("online", "offline")
+        for seed in range(3)
+    ]
+    comparison = compare(runs)
+    assert comparison.settings == ("strategy", "attack.mode")
+    assert len(comparison.rows) == 6
+    assert [(d.attack, d.settings, d.first) for d in comparison.differences] == [
+        ("lira", ("FedAvg", "offline"), ("FedAvg", "online")),
+        ("lira", ("Dp", "online"), ("FedAvg", "online")),
+        ("lira", ("Dp", "offline"), ("FedAvg", "offline")),
+        ("rmia", ("Dp", "offline"), ("FedAvg", "offline")),
+    ]
+
+
+def test_a_setting_of_an_attack_that_follows_the_run_is_shown_once(sweep) -> None:
+    runs = [sweep(0, "FedAvg"), sweep(0, "FedAvg")]
+    runs[1]["config"]["train"]["lr"] = runs[1]["config"]["attack"]["lira"]["lr"] = 0.2
+    comparison = compare(runs)
+    assert comparison.settings == ("train.lr",)
+    assert [row.settings for row in comparison.rows] == [("0.1",), ("0.1",), ("0.2",), ("0.2",)]
+    assert [(d.attack, d.first) for d in comparison.differences] == [
+        ("lira", ("0.1",)),
+        ("rmia", ("0.1",)),
+    ]
+
+
+def test_the_order_of_keys_and_the_vantage_are_no_settings(sweep) -> None:
+    runs = [sweep(seed, "FedAvg") for seed in range(2)]
+    runs[1]["config"] = dict(reversed(runs[1]["config"].items()))
+    assert len(compare(runs).rows) == 2
+    for run, vantage in zip(runs, ("server", "wire"), strict=True):
+        run["config"]["observer"] = {"vantage": vantage}
+        for outcome in run["attacks"]:
+            outcome["vantage"] = vantage
+    comparison = compare(runs)
+    assert comparison.settings == ()
+    assert [row.vantage for row in comparison.rows] == ["server", "server", "wire", "wire"]
+    assert comparison.differences == ()

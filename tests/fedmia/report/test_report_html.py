@@ -197,6 +197,24 @@ def test_several_runs_make_one_comparison(changed) -> None:
     assert "noise: 1.0" not in page.text
 
 
+def test_differences_stand_under_what_they_are_taken_to(changed) -> None:
+    dp = {"config.strategy": {"_target_": "a.Dp"}}
+    own = {"config.attack": {"yeom_loss": {"mode": "mean"}}}
+    base = {"config.attack": {"yeom_loss": {"mode": "last"}}}
+    text = Page(render([changed(base), changed(base | dp)])).text
+    assert "Differences to FedAvg strategy attack vantage seeds" in text
+    text = Page(render([changed(base), changed(base | dp), changed(own)])).text
+    assert "Differences to the configuration under “than” strategy attack.mode attack" in text
+    assert "FedAvg mean yeom_loss server last 1 +0.000 +0.000" in text
+    assert "Dp last yeom_loss server FedAvg 1 +0.000 +0.000" in text
+
+
+def test_the_table_of_attacks_has_no_column_that_says_the_same_in_every_row(rendered) -> None:
+    text = Page(rendered).text
+    assert "attack AUC [CI] TPR@10%FPR" in text
+    assert "Vantage: server. Members of a target client" in text
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_list_is_a_comparison_whatever_its_length(changed, count: int) -> None:
     assert "fedmia comparison" in render([changed()] * count)

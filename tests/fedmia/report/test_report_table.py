@@ -172,3 +172,32 @@ def test_one_seed_on_both_sides_is_a_difference_without_an_interval(changed) -> 
 def test_a_narrow_terminal_loses_no_number(changed) -> None:
     text = printed(comparison_table([changed(), changed({"seed": 9})]), width=90)
     assert "…" not in line(text, "loss_series")
+
+
+def test_differences_to_several_configurations_name_theirs(changed) -> None:
+    def run(strategy: str, mode: str | None) -> Result:
+        attack = {"yeom_loss": {"mode": mode}}
+        config = changed()["config"] | {"strategy": {"_target_": f"a.{strategy}"}}
+        return changed({"config": config | {"attack": attack}, "attacks": changed()["attacks"][:2]})
+
+    runs = [run("FedAvg", "last"), run("Dp", "last")]
+    assert printed(difference_table(compare(runs)) or "").startswith("Difference to FedAvg")
+    text = printed(difference_table(compare([*runs, run("FedAvg", "mean")])) or "")
+    assert text.startswith("Difference to the configuration under “than”")
+    cells = [row.split()[:4] for row in text.splitlines() if "yeom_loss" in row]
+    assert cells == [
+        ["FedAvg", "mean", "yeom_loss", "last"],
+        ["Dp", "last", "yeom_loss", "FedAvg"],
+    ]
+    assert [r.split()[:4] for r in text.splitlines() if "loss_series" in r] == [
+        ["Dp", "–", "loss_series", "FedAvg"]
+    ]
+
+
+def test_differences_at_two_vantages_name_theirs(changed) -> None:
+    other = {"config.strategy": {"_target_": "a.Dp"}}
+    wire = {f"attacks.{i}.vantage": "wire" for i in range(5)}
+    runs = [changed(), changed(other), changed(wire), changed(wire | other)]
+    text = printed(difference_table(compare(runs)) or "")
+    rows = [row.split()[:3] for row in text.splitlines() if "loss_series" in row]
+    assert rows == [["Dp", "loss_series", "server"], ["Dp", "loss_series", "wire"]]

@@ -35,6 +35,38 @@ def test_an_interval_that_reaches_chance_is_not_called_a_leak(changed) -> None:
     assert "leaks" not in text
 
 
+def test_one_of_many_attacks_off_chance_is_what_their_number_explains(changed) -> None:
+    # z = logit(.55) / ((logit(.599) - logit(.501)) / 3.92) = 1.98, p = .048 > .05 / 40
+    one = changed()["attacks"][0]
+    crowd = [one | {"name": f"a{i}", "auc": 0.5, "auc_ci": [0.45, 0.55]} for i in range(39)]
+    lucky = one | {"name": "lucky", "auc": 0.55, "auc_ci": [0.501, 0.599]}
+    text = wording.headline(changed({"attacks": [*crowd, lucky]}))
+    assert text.startswith("No attack could be told from guessing. The highest of 40 attacks")
+    assert text.endswith("coin toss, no further than chance takes the best of 40 attacks.")
+    assert wording.headline(changed({"attacks": [lucky]})).startswith("Membership leaks.")
+    # z = 3.9, p = 1e-4 < .05 / 40
+    sure = lucky | {"name": "sure", "auc": 0.54, "auc_ci": [0.52, 0.56]}
+    assert wording.headline(changed({"attacks": [*crowd, sure]})).startswith(
+        "Membership leaks. The strongest of 40 attacks, sure "
+    )
+    both = changed({"attacks": [*crowd, lucky, sure]})
+    assert wording.headline(both).startswith(
+        "Membership leaks. The strongest that chance does not explain of 41 attacks, sure "
+    )
+    assert [attack["name"] for attack in wording.beyond_chance(both)] == ["sure"]
+
+
+def test_the_level_of_the_headline_is_that_of_the_intervals(changed) -> None:
+    # z = 3.26 at 95%, p = .0011 < .05 / 3; read as a 50% interval it is z = 1.12, p = .26 < .5 / 1
+    row = changed()["attacks"][0] | {"auc": 0.54, "auc_ci": [0.516, 0.564]}
+    rows = [row, *[row | {"name": f"b{i}", "auc_ci": [0.4, 0.7]} for i in range(2)]]
+    assert wording.beyond_chance(changed({"attacks": rows})) == [row]
+    half = changed({"attacks": rows, "config.metrics": {"confidence": 0.5}})
+    assert wording.beyond_chance(half) == []
+    alone = changed({"attacks": [row], "config.metrics": {"confidence": 0.5}})
+    assert wording.beyond_chance(alone) == [row]
+
+
 def test_a_failed_run_says_so_first_and_a_run_without_numbers_invents_none(changed) -> None:
     unmeasured = changed()["attacks"][3:]
     failed = changed({"status": "failed", "reason": "disk full", "attacks": unmeasured})
