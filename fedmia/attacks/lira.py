@@ -122,13 +122,11 @@ class LiRA(ReferenceAttack):
 
     def _normal(self, gaps: Float64, of: NDArray[np.bool_]) -> tuple[Float64, Float64]:
         """Return location and variance, each (n,), of the chosen models; NaN where undefined."""
-        count = of.sum(axis=0)
-        values = np.where(of, gaps, np.nan)
-        mu, square = np.full(len(count), np.nan), np.zeros(len(count))
-        some = count > 0
-        mu[some] = np.nanmedian(values[:, some], axis=0)
-        mean = np.nanmean(values[:, some], axis=0)
-        square[some] = np.nansum((values[:, some] - mean) ** 2, axis=0)
+        count, each = of.sum(axis=0), np.arange(of.shape[1])
+        ordered = np.sort(np.where(of, gaps, np.nan), axis=0)  # NaN comes last
+        mu = (ordered[np.maximum(count - 1, 0) // 2, each] + ordered[count // 2, each]) / 2
+        mean = np.where(of, gaps, 0).sum(axis=0) / np.maximum(count, 1)
+        square = np.where(of, (gaps - mean) ** 2, 0).sum(axis=0)
         free = np.maximum(count - 1, 0)
         if self.variance == "pooled":
             square, free = np.full_like(square, square.sum()), np.full_like(free, free.sum())
