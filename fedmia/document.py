@@ -22,7 +22,7 @@ _CONFIDENCE = 0.95
 def document(stage: Stage, measured: Measured, who: Targets) -> dict[str, Any]:
     """Return those parts, by the names of :class:`fedmia.results.Result`."""
     plain = config.to_dict(stage.config)
-    owner, candidates = stage.candidates.owner, stage.candidates
+    candidates = stage.candidates
     labels = stage.dataset.y[candidates.index]
     members = int((who.owner >= 0).sum())
     others = members * (len(who.nodes) - 1) if len(who.nodes) > 1 else 0
