@@ -50,6 +50,7 @@ class Trial:
         self.knows = adversary.knowledge(stage, self.view, self.who.known)
 
     def scores(self, name: str) -> Any:
+        """Return a row's scores of all targets, (targets, n)."""
         pairs = zip(self.who.nodes, self.knows, strict=True)
         attack = self.stage.attacks[name]
         return np.stack([attack(self.view, node, self.examples, knows) for node, knows in pairs])

@@ -25,7 +25,7 @@ from fedmia.records import Capability, Examples
 from fedmia.seeding import generator
 
 _TAUGHT = 600  # examples that the unsupervised network learns from, of at most so many targets:
-_TARGETS = 20
+_TARGETS = 5
 _CLUSTERED = 300  # records that the spectral clustering is computed on
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from fedmia.attacks import nasr
 from fedmia.attacks.base import Knowledge, NotApplicableError, View
 from fedmia.attacks.nasr import Nasr
 from fedmia.attacks.white_box import watch
@@ -290,6 +291,21 @@ def test_one_network_serves_all_targets_but_not_another_seed(attacked, shadows):
 
     assert len(asked) == 1
     assert (attack(attacked.view, node, attacked.candidates, seeded) != first).any()
+
+
+@pytest.mark.parametrize("model", ["local", "global"])
+def test_one_auto_encoder_serves_all_targets(attacked, shadows, monkeypatch, model):
+    taught, learn = [], nasr.embedding
+    monkeypatch.setattr(nasr, "embedding", lambda *given: taught.append(1) or learn(*given))
+    attack = Nasr("none", model, rounds=1, epochs=2)
+
+    scores = [
+        attack(attacked.view, node, attacked.candidates, knows(attacked, k, shadows)).tolist()
+        for k, node in enumerate(attacked.nodes)
+    ]
+
+    assert len(taught) == 1
+    assert len({tuple(row) for row in scores}) == (CLIENTS if model == "local" else 1)
 
 
 def test_the_federation_as_a_whole_is_asked_about_with_global_models(attacked, shadows):

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from reference_world import SHOWN, World
 
+from fedmia.attacks import quantile_regression as module
 from fedmia.attacks.base import Knowledge, NotApplicableError, View
 from fedmia.attacks.quantile_regression import QuantileRegression
 from fedmia.errors import ConfigError
+from fedmia.observe import Server
 from fedmia.records import Examples
 
 
@@ -96,6 +98,40 @@ def test_many_features_are_reduced():
 
     assert scores.std() == pytest.approx(1, abs=0.35)
     assert abs(np.corrcoef(scores, mean(candidates))[0, 1]) < 0.25
+
+
+def test_each_target_is_judged_by_its_own_last_update_in_one_regression(monkeypatch):
+    """Client 2 scores as 0 does but for a scale, client 1 has not taken part."""
+    fits, forest = [], module._forest
+    monkeypatch.setattr(module, "_forest", lambda *given: fits.append(1) or forest(*given))
+    auxiliary, candidates = strangers(300, 0), strangers(200, 1)
+
+    class Local(Noisy):
+        nodes = (7, 8, 9)
+        present = np.array([[True, False, False], [True, False, True], [False, False, True]])
+
+        def __init__(self, records):
+            super().__init__(records)
+            phi = self.logit_gap_global[0]
+            self.logit_gap_local = np.full((3, 3, len(records)), np.nan)
+            self.logit_gap_local[0, 0] = self.logit_gap_local[1, 2] = 0.0
+            self.logit_gap_local[1, 0] = phi
+            self.logit_gap_local[2, 2] = 5 + 3 * phi
+
+        def of(self, records):
+            self.other = getattr(self, "other", None) or Local(records)
+            return self.other
+
+    server = SimpleNamespace(vantage="server", shows=Server.shows)
+    view, knowledge = View(server, Local(candidates)), Knowledge(auxiliary, 3)
+    attack = QuantileRegression(model="local")
+
+    first, third = (attack(view, node, candidates, knowledge) for node in (7, 9))
+
+    assert third == pytest.approx(first, abs=1e-6)
+    assert len(fits) == 2  # μ and σ
+    with pytest.raises(NotApplicableError, match="needs a round in which the target took part"):
+        attack(view, 8, candidates, knowledge)
 
 
 def test_it_takes_some_auxiliary_records():

@@ -126,7 +126,7 @@ def test_what_an_attack_lacks_is_said(world, attack):
     if attack.requirements() <= SHOWN:
         assert attack(seen, NODES[0], world.candidates, poor).any()
     else:
-        with pytest.raises(NotApplicableError, match=r"^needs (auxiliary records|the training)"):
+        with pytest.raises(NotApplicableError, match=r"^needs (auxiliary records|shadow training)"):
             attack(seen, NODES[0], world.candidates, poor)
 
 
