@@ -7,6 +7,7 @@ reads signals which are there already: its score for all targets, metrics with a
 its curve over rounds.
 """
 
+import logging
 import sys
 import tempfile
 import time
@@ -110,10 +111,11 @@ def record(run_dir: Path) -> None:
     overrides = ["pool=serial", "attack=yeom_loss"]
     settings = config.compose(overrides)
     experiment.run(settings, run_dir)
-    config.save(settings, run_dir, overrides)
+    config.save(settings, run_dir / ".hydra", overrides)
 
 
 if __name__ == "__main__":
+    logging.getLogger("flwr").setLevel(logging.ERROR)
     if len(sys.argv) > 1:
         main(Path(sys.argv[1]))
     else:

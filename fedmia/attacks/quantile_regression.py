@@ -60,7 +60,7 @@ class QuantileRegression(Attack):
     level: float = 0.95
     model: str = "global"
     components: int = 32
-    trees: int = 60
+    trees: int = 40
 
     needs = frozenset({Capability.GLOBAL_MODEL, Capability.AUXILIARY})
     reference = "bertran2023scalable"
@@ -124,9 +124,9 @@ def _regression(
     attack: QuantileRegression, signals: Signals, auxiliary: Signals, seed: int
 ) -> Fitted:
     """Return the regressions for every client that was seen, or for the global model alone."""
-    known, judged = _inputs(auxiliary.candidates, signals.candidates, attack.components)
     phi = _gaps(auxiliary, attack.model)
     with threadpool_limits(1):  # threads that wait for each other cost more than they bring
+        known, judged = _inputs(auxiliary.candidates, signals.candidates, attack.components)
         mu, typical = _forest(attack.trees, seed, known, phi, judged)
         error = phi - typical
         # E|N(0, σ²)| = σ √(2/π)

@@ -55,7 +55,7 @@ def test_a_sweep_runs_every_combination_and_prints_its_own_folder_last(fedmia, r
     assert report.code == 0
     assert report.folder == (sweep.folder / "comparison.html").resolve()
     assert report.folder.stat().st_size > 1000
-    rows = [line for line in report.out.splitlines() if "yeom_loss" in line]
+    rows = [line for line in report.out.splitlines() if "yeom_loss " in line]
     assert len(rows) == 1, "runs that differ in their seed alone are pooled"
 
 
