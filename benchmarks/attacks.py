@@ -3,8 +3,7 @@
 All targets of a default transcript, that of ``run_dir`` or one recorded here, one torch thread.
 Signals are computed first and printed apart; attacks that are trained are trained anew. Wall and
 processor seconds and the AUC of every row, and their sum. Then what one more attack costs that
-reads signals which are there already: its score for all targets, metrics with all intervals, and
-its curve over rounds.
+reads signals which are there already: its score for all targets, and metrics with all intervals.
 """
 
 import logging

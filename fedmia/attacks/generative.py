@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fedmia.attacks.base import Attack, Knowledge, NotApplicableError, View
 from fedmia.attacks.networks import AdamW
 from fedmia.attacks.series import column_of
-from fedmia.attacks.signatures import signatures
+from fedmia.attacks.signatures import Signatures, signatures
 from fedmia.errors import expect
 from fedmia.knowledge import Shadows
 from fedmia.records import Capability, Examples
@@ -121,9 +121,9 @@ def _compare(
 ) -> Float64:
     """Return the excess or, given shadows, the log ratio under each client seen: (clients, n)."""
     generator = torch.Generator().manual_seed(seed)
-    columns = np.flatnonzero(signals.present.any(axis=0))
-    out = signatures(auxiliary, columns, attack.blocks)
-    own = signatures(signals, columns, attack.blocks).standardised(out)
+    columns = _seen(signals)
+    out = _signatures(auxiliary, columns, attack.blocks)
+    own = _signatures(signals, columns, attack.blocks).standardised(out)
     typical = out.standardised(out)
     model = attack.density(typical.x.shape[-1], typical.c.shape[-1], generator)
     _fit(model, typical.x, typical.c, attack.steps, generator)
@@ -137,15 +137,25 @@ def _compare(
     return np.where(excess < 0, -np.abs(ratio), ratio)
 
 
+@lru_cache(maxsize=4)
+def _signatures(signals: Signals, columns: tuple[int, ...], blocks: int) -> Signatures:
+    """Return the signatures under some clients, which are the same for all generative models."""
+    return signatures(signals, np.array(columns, dtype=np.int64), blocks)
+
+
+def _seen(signals: Signals) -> tuple[int, ...]:
+    return tuple(np.flatnonzero(signals.present.any(axis=0)).tolist())
+
+
 def _of_members(shadows: Shadows, blocks: int) -> tuple[Float64, Float64]:
     """Return the standardised signatures of shadow members, (members, d) and (members, e)."""
     x, c = [], []
     for federation in shadows.transcripts():
         signals = federation.view.signals
-        columns = np.flatnonzero(signals.present.any(axis=0))
+        columns = _seen(signals)
         position = [federation.nodes.index(signals.nodes[k]) for k in columns]
         held = federation.owner == np.array(position)[:, None]
-        raw = signatures(signals, columns, blocks)
+        raw = _signatures(signals, columns, blocks)
         standard = raw.standardised(raw, ~held)
         x.append(standard.x[held])
         c.append(standard.c[held])
