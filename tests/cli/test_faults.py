@@ -15,7 +15,7 @@ from cli_calls import SMALL
 from fedmia import results
 from fedmia.transcript import Transcript
 
-PATIENCE_S = 300
+PATIENCE_S = 120
 
 
 def result_of(ended):
