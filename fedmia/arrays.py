@@ -5,6 +5,7 @@ is two copies and a parsed header too many, so what is encoded here keeps its va
 the bytes when a real channel (or anybody else) asks for them.
 """
 
+import math
 from functools import lru_cache
 from io import BytesIO
 from typing import Any
@@ -83,6 +84,34 @@ def decode(array: Array) -> NDArray[Any]:
     if data[10:start].find(dtype.str.encode()) < 0:
         return array.numpy()
     return np.frombuffer(data, dtype, offset=start).reshape(tuple(array.shape))
+
+
+class Block:
+    """Room for many arrays in one piece, which the system hands over in pages of 2 MiB.
+
+    Memory for the updates of a whole round, taken array by array, would cost more page faults
+    than arithmetic. What no longer fits gets room of its own.
+    """
+
+    _ALIGNED = 64
+
+    def __init__(self, nbytes: int) -> None:
+        self._bytes = np.empty(nbytes, np.uint8)
+        self._used = 0
+
+    @classmethod
+    def for_copies(cls, params: Params, count: int) -> "Block":
+        """Return room for ``count`` times these arrays."""
+        return cls(count * sum(v.nbytes + cls._ALIGNED for v in params.values()))
+
+    def __call__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Return an array of any content, as ``numpy.empty`` does."""
+        start = -(-self._used // self._ALIGNED) * self._ALIGNED
+        end = start + math.prod(shape) * dtype.itemsize
+        if end > len(self._bytes):
+            return np.empty(shape, dtype)
+        self._used = end
+        return self._bytes[start:end].view(dtype).reshape(shape)
 
 
 def to_record(params: Params) -> ArrayRecord:

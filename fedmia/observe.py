@@ -15,7 +15,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from fedmia.arrays import to_params
+from fedmia.arrays import Block, to_params
 from fedmia.errors import ConfigError, expect
 from fedmia.records import KNOWLEDGE, Capability, Observation, Params, Update, difference
 
@@ -244,6 +244,7 @@ class ObservedGrid(Grid):
                 decoded[key] = to_params(_arrays(message.content))
             params[node_id] = decoded[key]
         by_id = {m.metadata.message_id: n for n, m in sent.items()}
+        room = Block.for_copies(next(iter(params.values())), len(replies))
         updates, earlier = [], len(self.faults)
         for reply in replies:
             node_id = by_id.get(reply.metadata.reply_to_message_id, reply.metadata.src_node_id)
@@ -251,7 +252,7 @@ class ObservedGrid(Grid):
                 reason = reply.error.reason or f"error {reply.error.code}"
                 self.faults.append(Fault(self._rounds, node_id, reason))
             elif node_id in sent:
-                updates.append(self._update(node_id, reply.content, params[node_id]))
+                updates.append(self._update(node_id, reply.content, params[node_id], room))
         if not updates:
             reasons = [fault.reason for fault in self.faults[earlier:]]
             if reasons and all(ABSENT in reason for reason in reasons):
@@ -265,12 +266,12 @@ class ObservedGrid(Grid):
         self.rounds_seen += 1
         self._on_round(Observation(self._rounds, first_sent, tuple(sent), tuple(updates)))
 
-    def _update(self, node_id: int, content: RecordDict, sent: Params) -> Update:
+    def _update(self, node_id: int, content: RecordDict, sent: Params, room: Block) -> Update:
         metrics = next((r for r in content.values() if isinstance(r, MetricRecord)), MetricRecord())
         loss = metrics.get("train-loss", 0.0)
         if isinstance(loss, float) and not np.isfinite(loss):
             raise DivergedError(node_id, self._rounds, f"the loss ({loss})")
-        delta = difference(to_params(_arrays(content)), sent)
+        delta = difference(to_params(_arrays(content)), sent, room)
         for name, change in delta.items():
             if not _finite(change):
                 raise DivergedError(node_id, self._rounds, f"the update of '{name}'")

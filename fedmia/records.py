@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +12,22 @@ Params = Mapping[str, NDArray[Any]]
 """Named arrays of a model, in the order of its ``state_dict``."""
 
 
-def difference(after: Params, before: Params) -> dict[str, NDArray[Any]]:
+class Empty(Protocol):
+    """Makes room for an array, as ``numpy.empty`` does."""
+
+    def __call__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Return an array of any content."""
+
+
+def difference(after: Params, before: Params, empty: Empty = np.empty) -> dict[str, NDArray[Any]]:
     """Return ``after − before`` by name; a boolean that flips changes by 1 or −1 (int8)."""
     changes = {}
     for name, value in after.items():
         both = np.result_type(value, before[name])  # an average of booleans is no boolean
-        dtype = np.int8 if both == np.bool_ else None
-        changes[name] = np.asarray(np.subtract(value, before[name], dtype=dtype))
+        dtype = np.dtype(np.int8) if both == np.bool_ else both
+        shape = np.broadcast_shapes(value.shape, before[name].shape)
+        changes[name] = empty(shape, dtype)
+        np.subtract(value, before[name], out=changes[name], dtype=dtype)
     return changes
 
 

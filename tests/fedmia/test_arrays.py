@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fedmia.arrays import decode, encode, to_params, to_record
+from fedmia.arrays import Block, decode, encode, to_params, to_record
 
 GRID = np.arange(24).reshape(4, 6)
 
@@ -144,3 +144,18 @@ def test_records_keep_names_order_and_values():
 
     assert list(found) == ["z.weight", "a.bias", "m"]
     assert all(same(found[k], params[k]) for k in params)
+
+
+def test_a_block_gives_room_that_does_not_overlap_and_more_when_it_is_full():
+    params = {"a": np.zeros((3, 5), np.float32), "b": np.array(True), "c": np.zeros(7)}
+    room = Block.for_copies(params, 2)
+
+    taken = [room(v.shape, v.dtype) for _ in range(3) for v in params.values()]
+    for number, array in enumerate(taken):
+        array[...] = number % 2 if array.dtype == bool else number
+
+    assert [a.shape for a in taken] == [v.shape for v in params.values()] * 3
+    assert [a.dtype for a in taken] == [v.dtype for v in params.values()] * 3
+    assert all((a == (n % 2 if a.dtype == bool else n)).all() for n, a in enumerate(taken))
+    owners = {id(a.base.base if a.base is not None else a) for a in taken[:6]}
+    assert len(owners) == 1, "two copies fit into one piece of memory"
