@@ -15,13 +15,12 @@ def _configured(overrides: str) -> ClientApp:
     return prepare(compose(shlex.split(overrides))).federation()()
 
 
-def _forward(message: Message, context: Context) -> Message:
-    return _configured(str(context.run_config.get("overrides", "")))(message, context)
+class _Forwarding(ClientApp):
+    """Hands every message on to the app of the experiment that its run config names."""
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        return _configured(str(context.run_config.get("overrides", "")))(message, context)
 
 
-app = ClientApp()
+app = _Forwarding()
 """Its run config's ``overrides`` name the experiment."""
-
-app.train()(_forward)
-app.evaluate()(_forward)
-app.query("partition")(_forward)

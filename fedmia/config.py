@@ -255,8 +255,8 @@ def _check(config: DictConfig) -> None:
     try:
         OmegaConf.resolve(copy.deepcopy(config))
     except OmegaConfBaseException as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"${{…}}: expected to be resolvable ({reason})") from None
+        reason, where = str(error).splitlines()[0], next(_unresolvable(config, ""), "${…}")
+        raise ConfigError(f"{where}: expected to be resolvable ({reason})") from None
     check_ranges(config)
     for key, node in plugins(config):
         check_plugin(key, node)
@@ -266,6 +266,20 @@ def _check(config: DictConfig) -> None:
         malicious, most = node.get("num_malicious_nodes", 0), max(config.num_clients - 3, 0)
         allowed = f"at most {most} (num_clients - 3: Krum needs a neighbour)"
         expect(malicious <= most, f"{key}.num_malicious_nodes", malicious, allowed)
+
+
+def _unresolvable(node: DictConfig, path: str) -> Iterator[str]:
+    """Yield ``key=value`` of everything that cannot be resolved."""
+    raw = OmegaConf.to_container(node, resolve=False)
+    assert isinstance(raw, dict)
+    for key, value in ((str(k), v) for k, v in raw.items()):
+        try:
+            inner = node[key]
+        except OmegaConfBaseException:
+            yield f"{path}{key}={value}"
+            continue
+        if isinstance(inner, DictConfig):
+            yield from _unresolvable(inner, f"{path}{key}.")
 
 
 def _check_groups(overrides: Sequence[str], config_dirs: Sequence[Path]) -> None:

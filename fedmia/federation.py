@@ -25,7 +25,8 @@ class Federation:
     client
         How a client answers.
     mods
-        Flower mods around it, outermost first.
+        Flower mods around it, outermost first; one with a mapping ``handlers`` answers the
+        ``query`` messages of those actions.
     model
         The architecture; its weights come with each message.
     trainer
@@ -76,6 +77,9 @@ class Federation:
             record = ConfigRecord({"partition-id": _partition(context)})
             return Message(RecordDict({"config": record}), reply_to=message)
 
+        for mod in self.mods:
+            for action, handler in getattr(mod, "handlers", {}).items():
+                app.query(action)(handler)
         return app
 
 

@@ -25,8 +25,13 @@ SMALL = [
 
 
 def plugins(group, option):
-    """Every mapping with a ``_target_`` in an option's file, with its name inside the file."""
+    """Every mapping with a ``_target_`` in an option's file, with its name inside the file.
+
+    A default ``group@key: option`` stands for the key that it fills.
+    """
     node = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{option}.yaml"))
+    filled = [k for d in node.pop("defaults", []) if isinstance(d, dict) for k in d]
+    node |= {k.partition("@")[2]: {} for k in filled if "@" in k and "_global_" not in k}
     return {option: node} if "_target_" in node else node
 
 
@@ -64,8 +69,14 @@ class TestEveryOption:
         if missing:
             with pytest.raises(ConfigError, match=rf"^{group}\.\w+=\?\?\?: expected a value$"):
                 config.compose([f"{group}={option}"])
-        else:
+            return
+        refusal = ""
+        try:
             config.compose([f"{group}={option}"])
+        except ConfigError as error:
+            refusal = str(error)
+        alone = rf"{group.replace('/', '.')}\.\S+=\$\S+: expected to be resolvable .*"
+        assert not refusal or re.fullmatch(alone, refusal), "only what belongs to another option"
 
     def test_runs_or_says_in_one_line_why_not(self, group, option, tmp_path):
         overrides = [f"{group}={option}", f"output_dir={tmp_path}", *SMALL]
@@ -82,7 +93,8 @@ class TestEveryOption:
         except ConfigError as error:
             refusal = str(error)
         if refusal is not None:
-            assert re.fullmatch(rf"({group}|candidates|num_clients)\S*=.*: expected .*", refusal)
+            key = rf"({group}|{group.replace('/', '.')}|candidates|num_clients)"
+            assert re.fullmatch(rf"{key}\S*=.*: expected .*", refusal)
             return
         result = experiment.run(settings, tmp_path / "run", stage=stage)
         assert result["status"] == "ok", result["reason"]

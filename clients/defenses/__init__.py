@@ -1,0 +1,1 @@
+"""Client-side defences, each a Flower mod."""
