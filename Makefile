@@ -43,6 +43,9 @@ bench: $(INSTALLED)  ## measure speed side by side; results belong in benchmarks
 	$(BIN)/python benchmarks/signals.py --resnet --long
 	$(BIN)/python benchmarks/shadows.py
 	$(BIN)/python benchmarks/attacks.py
+	$(BIN)/python benchmarks/secagg.py
+	$(BIN)/python benchmarks/secagg.py --many 1000
+	$(BIN)/python benchmarks/secagg_legacy.py
 	$(BIN)/python benchmarks/default_run.py
 
 clean:  ## remove what the other targets made, except runs

@@ -54,7 +54,7 @@ def _shadows(
         num_rounds=stage.config.num_rounds,
         num_models=has.shadow_models,
         num_federations=has.shadow_federations,
-        observer=stage.observer,
+        vantage=stage.vantage,
         seed=seed,
         folder=view.transcript.path / "shadows",
         on_progress=on_progress,

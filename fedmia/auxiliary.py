@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from fedmia.datasets.base import Dataset
+from fedmia.datasets.scaling import standardise
 from fedmia.records import Examples
 
 _ANGLE = 20.0  # degrees
@@ -35,7 +36,7 @@ def shifted(records: Examples, rng: np.random.Generator) -> Examples:
     return Examples(moved.astype(np.float32), records.y)
 
 
-def adapted(other: Dataset, like: Dataset) -> Examples:
+def reshaped(other: Dataset, like: Dataset) -> Examples:
     """Return another data set's records in the shape and with the labels of ``like``.
 
     Features are read as one sequence and interpolated to the wanted length; label c becomes c
@@ -49,6 +50,20 @@ def adapted(other: Dataset, like: Dataset) -> Examples:
     x = flat[:, low] + (where - low) * (flat[:, high] - flat[:, low])
     shape = (len(other), *like.input_shape)
     return Examples(x.astype(np.float32).reshape(shape), other.y % like.num_classes)
+
+
+def rescaled(records: Examples, like: Dataset) -> Examples:
+    """Return records with values on the scale of those of ``like``.
+
+    Each feature is brought to the mean and the standard deviation of all values of ``like``
+    together, and cut off at the lowest and the highest of them: four numbers that the adversary is
+    taken to know, as who knows a record's format does (pixels in [0, 1], standardised columns,
+    bits). They are those of members and others alike.
+    """
+    flat = records.x.reshape(len(records), -1).astype(np.float64)
+    scaled = like.x.mean() + like.x.std() * standardise(flat)
+    known = np.clip(scaled, like.x.min(), like.x.max()).astype(np.float32)
+    return Examples(known.reshape(records.x.shape), records.y)
 
 
 def share_of(records: Examples, share: float, rng: np.random.Generator) -> Examples:

@@ -2,8 +2,6 @@
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,13 +9,11 @@ import typer
 from rich.console import Console
 
 from fedmia import __version__
+from fedmia.console import complain, progress, show, stdout
 from fedmia.errors import ConfigError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-    from rich.progress import Progress
-
-    from fedmia.results import Result
 
 app = typer.Typer(
     name="fedmia",
@@ -50,10 +46,10 @@ def main() -> None:
     try:
         app(prog_name="fedmia")
     except ConfigError as error:
-        _complain(str(error))
+        complain(str(error))
         sys.exit(2)
     except KeyboardInterrupt:
-        _complain("interrupted; complete rounds are kept")
+        complain("interrupted; complete rounds are kept")
         sys.exit(130)
 
 
@@ -114,24 +110,22 @@ def run(
     def job(settings: "DictConfig", run_dir: Path) -> None:
         folders.append(run_dir)
         try:
-            with _progress("starting", settings.num_rounds) as bar:
+            with progress("starting", settings.num_rounds) as bar:
                 result = experiment.run(
                     settings, run_dir, bar.on_round, stage=next(ready), on_attack=bar.on_attack
                 )
         except ConfigError as error:
-            _complain(str(error))
+            complain(str(error))
             codes.append(2)
             return
-        _show(result)
+        show(result)
         codes.append(0 if result["status"] == "ok" else 1)
         print(run_dir.resolve(), flush=True)
 
     try:
         config.launch(job, overrides, ["--multirun"] if multirun else [], dirs)
     except KeyboardInterrupt:
-        _complain(
-            "interrupted; complete rounds are kept and can be attacked: fedmia attack RUN_DIR"
-        )
+        complain("interrupted; complete rounds are kept and can be attacked: fedmia attack RUN_DIR")
         if folders:
             print(folders[-1].resolve(), flush=True)
         raise typer.Exit(130) from None
@@ -159,7 +153,7 @@ def plan(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
 
     quiet()
     found = plan_(experiment.check(config.compose(overrides or [], config_dir or [])))
-    console = _stdout()
+    console = stdout()
     console.print(plan_table(found.rows))
     console.print(found.text, highlight=False)
 
@@ -185,11 +179,11 @@ def attack(
     from fedmia.runlog import quiet
 
     quiet()
-    with _progress("reading", 1) as bar:
+    with progress("reading", 1) as bar:
         folder, result = experiment.attack(
             run_dir, overrides or [], config_dir or [], bar.on_attack
         )
-    _show(result)
+    show(result)
     print(folder.resolve(), flush=True)
     if result["status"] != "ok":
         raise typer.Exit(1)
@@ -226,11 +220,11 @@ def report(
         raise ConfigError(f"DIR={names}: expected at least one result.json below, found none")
     runs = [result for _, result in found]
     if len(runs) == 1:
-        _show(runs[0])
+        show(runs[0])
         text = render(runs[0])
     else:
         comparison = compare(runs, [folder for folder, _ in found])
-        console = _stdout()
+        console = stdout()
         console.print(comparison_table(comparison))
         if (differences := difference_table(comparison)) is not None:
             console.print(differences)
@@ -287,59 +281,3 @@ def _rows(option: str, config_dirs: list[Path]) -> list[str]:
     files = [folder / "attack" / f"{option}.yaml" for folder in (*config_dirs, config.CONF)]
     content = yaml.safe_load(next(file for file in files if file.is_file()).read_text())
     return [str(key) for key, value in (content or {}).items() if isinstance(value, dict)]
-
-
-def _show(result: "Result") -> None:
-    from fedmia.report.table import attack_table, baseline_table, summary
-
-    console = _stdout()
-    console.print(attack_table(result))
-    console.print(baseline_table(result))
-    console.print(summary(result))
-
-
-def _stdout() -> Console:
-    """Return the console for tables; a pipe or a log is not cut at 80 columns."""
-    console = Console()
-    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=100)
-
-
-class _Bar:
-    """A bar over the rounds of training, then over the attacks."""
-
-    def __init__(self, progress: "Progress", description: str, total: int) -> None:
-        self._progress = progress
-        self._task = progress.add_task(description, total=total, said="")
-
-    def on_round(self, server_round: int, accuracy: float | None) -> None:
-        """Show a finished round."""
-        said = "" if accuracy is None else f"test accuracy {accuracy:.3f}"
-        self._progress.update(self._task, completed=server_round, said=said, description="training")
-
-    def on_attack(self, done: int, total: int, name: str) -> None:
-        """Show an attack that starts."""
-        self._progress.update(
-            self._task, completed=done, total=total, said=name, description="attacking"
-        )
-
-
-@contextmanager
-def _progress(description: str, total: int) -> Iterator[_Bar]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[said]}"),
-        TimeElapsedColumn(),
-    )
-    console = Console(stderr=True)
-    hidden = not console.is_terminal  # it would leave an empty line behind
-    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
-        yield _Bar(progress, description, total)
-
-
-def _complain(text: str) -> None:
-    Console(stderr=True, highlight=False, soft_wrap=True).print("[bold red]error:[/] ", end="")
-    print(text, file=sys.stderr, flush=True)

@@ -22,13 +22,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from fedmia.checks import check
 from fedmia.errors import ConfigError, expect
 from fedmia.explain import explain, unknown
-from fedmia.plugins import NESTED, check_plugin, plugins
-from fedmia.settings import Config, check_ranges
+from fedmia.plugins import NESTED, check_plugin
+from fedmia.settings import Config
 
 _HERE = Path(__file__).resolve().parent
-_AT_ONCE = ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes")
 CONF = next(p for p in (_HERE / "conf", _HERE.parent / "conf") if p.is_dir())
 
 
@@ -74,7 +74,7 @@ def compose(overrides: Sequence[str] = (), config_dirs: Sequence[Path] = ()) -> 
             config = hydra.compose("config", [*overrides, *_search_path(config_dirs)])
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(_explain(error, overrides, config_dirs)) from None
-    _check(config)
+    check(config, options)
     return config
 
 
@@ -187,7 +187,7 @@ def amend(
             parent, _, leaf = key.rpartition(".")
             there = [str(k) for k in OmegaConf.select(amended, parent) or {}]
             raise ConfigError(unknown(leaf, parent, there)) from None
-    _check(amended)
+    check(amended, options)
     return amended
 
 
@@ -209,7 +209,7 @@ def load(file: Path) -> DictConfig:
     try:
         config = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(file))
         assert isinstance(config, DictConfig)
-        _check(config)
+        check(config, options)
     except (OSError, OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"{file}: expected the configuration of a run ({reason})") from None
@@ -243,43 +243,6 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
         return list(OverridesParser.create().parse_overrides(list(overrides)))
     except HydraException as error:
         raise ConfigError(_explain(error, overrides, ())) from None
-
-
-def _check(config: DictConfig) -> None:
-    known = list(Config.__dataclass_fields__)
-    for key in map(str, config):
-        if key not in known:
-            raise ConfigError(unknown(str(key), "", known))
-        if OmegaConf.is_missing(config, str(key)):
-            raise ConfigError(f"{key}=???: expected one of {', '.join(options(str(key)))}")
-    try:
-        OmegaConf.resolve(copy.deepcopy(config))
-    except OmegaConfBaseException as error:
-        reason, where = str(error).splitlines()[0], next(_unresolvable(config, ""), "${…}")
-        raise ConfigError(f"{where}: expected to be resolvable ({reason})") from None
-    check_ranges(config)
-    for key, node in plugins(config):
-        check_plugin(key, node)
-        for name in _AT_ONCE:  # Flower waits for more nodes for ever
-            wanted, there = node.get(name, 0), config.num_clients
-            expect(wanted <= there, f"{key}.{name}", wanted, f"at most num_clients={there}")
-        malicious, most = node.get("num_malicious_nodes", 0), max(config.num_clients - 3, 0)
-        allowed = f"at most {most} (num_clients - 3: Krum needs a neighbour)"
-        expect(malicious <= most, f"{key}.num_malicious_nodes", malicious, allowed)
-
-
-def _unresolvable(node: DictConfig, path: str) -> Iterator[str]:
-    """Yield ``key=value`` of everything that cannot be resolved."""
-    raw = OmegaConf.to_container(node, resolve=False)
-    assert isinstance(raw, dict)
-    for key, value in ((str(k), v) for k, v in raw.items()):
-        try:
-            inner = node[key]
-        except OmegaConfBaseException:
-            yield f"{path}{key}={value}"
-            continue
-        if isinstance(inner, DictConfig):
-            yield from _unresolvable(inner, f"{path}{key}.")
 
 
 def _check_groups(overrides: Sequence[str], config_dirs: Sequence[Path]) -> None:

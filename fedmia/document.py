@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from fedmia import audit, config, results
+from fedmia import audit, composition, config, results
 from fedmia import guards as guard
 from fedmia.auxiliary import overlap
 from fedmia.evaluation import Measured, Targets
+from fedmia.masked import SecureAggregation
+from fedmia.recording import Training
 from fedmia.records import Capability
+from fedmia.secagg.cohort import Cohort
+from fedmia.secagg.protocol import Protocol
 from fedmia.seeding import generator
 from fedmia.sources import blind_source_accuracy
 from fedmia.stage import Stage
@@ -87,6 +91,40 @@ def _privacy(stage: Stage, scores: Mapping[str, Any], who: Targets) -> dict[str,
     return found
 
 
+def secure_aggregation(stage: Stage, training: Training) -> SecureAggregation | None:
+    """Return how updates were hidden from the server, ``None`` if they were not."""
+    strategy = stage.stack.strategy
+    protocol = getattr(strategy, "protocol", None)
+    codec = protocol.codec if isinstance(protocol, Protocol | Cohort) else None
+    graph = protocol if isinstance(protocol, Protocol) else None
+    noise = graph.noise if graph else None
+    if not (name := str(getattr(strategy, "hides_updates", ""))):
+        return None
+    return {
+        "name": name,
+        "neighbours": graph.degree if graph else None,
+        "threshold": graph.shares_needed if graph else None,
+        "bits": noise.bits if noise else codec.bits if codec else None,
+        "modulus_bits": 8 * codec.dtype.itemsize if codec else None,
+        "bytes_per_client": training.masked_bytes,
+        "clipped": [{"round": number, "share": share} for number, share in training.clipped],
+        "abandoned": [number for number, _ in training.abandoned],
+    }
+
+
+def faults(training: Training) -> list[results.Fault]:
+    """Return what went wrong and was survived, by round: clients' faults and abandoned rounds."""
+    found: list[results.Fault] = [
+        {"round": f.round, "client": training.nodes.get(f.node_id), "reason": f.reason}
+        for f in training.faults
+    ]
+    found += [
+        {"round": number, "client": None, "reason": f"abandoned: {reason}"}
+        for number, reason in training.abandoned
+    ]
+    return sorted(found, key=lambda fault: fault["round"])
+
+
 def guards(stage: Stage, found: Mapping[str, Any]) -> list[results.Guard]:
     """Return the checks of a document that has all its other parts."""
     index, owner = stage.candidates.index, stage.candidates.owner
@@ -104,6 +142,7 @@ def guards(stage: Stage, found: Mapping[str, Any]) -> list[results.Guard]:
         epsilon_claimed=found["privacy"]["epsilon_claimed"],
         epsilon_lower_bound=found["privacy"]["epsilon_lower_bound"],
         confidence=stage.metrics.confidence,
+        leak_check=found.get("leak_check"),
     )
 
 
@@ -114,6 +153,12 @@ def _covers_chance(row: dict[str, Any]) -> bool:
 
 def _notes(stage: Stage) -> list[str]:
     notes = []
+    if hidden := stage.vantage.hides_updates:
+        notes.append(
+            f"vantage '{stage.vantage.name}' under {hidden} shows only the sum of a round's "
+            "updates: all clients are asked about as one"
+        )
+    notes += composition.notes(stage.stack)
     if noise := stage.config.dataset.get("label_noise"):
         notes.append(f"{noise:.0%} of all labels were re-drawn uniformly, held-out ones included")
     wanted, got = stage.config.candidates.nonmembers, len(stage.split.nonmembers)
@@ -122,8 +167,8 @@ def _notes(stage: Stage) -> list[str]:
     wanted = sum(len(shard) for shard in stage.split.shards)
     if Capability.SHADOWS in stage.gives and 2 * wanted > len(stage.auxiliary):
         notes.append(
-            f"shadow federations hold {len(stage.auxiliary) // 2} records, this one {wanted}: "
-            f"there are {len(stage.auxiliary)} auxiliary records"
+            f"shadow federations without candidates hold {len(stage.auxiliary) // 2} records, this "
+            f"one {wanted}: there are {len(stage.auxiliary)} auxiliary records"
         )
     if stage.null_run:
         notes.append("null run: nobody trained on any candidate, so every AUC should be 0.5")

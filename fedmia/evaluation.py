@@ -63,15 +63,20 @@ class Targets:
 
 
 def targets(stage: Stage, view: View, nodes: Mapping[int, int]) -> Targets:
-    """Return each client whose update was seen or, at other vantages, the federation as one.
+    """Return each client whose update was seen or, where none can be, the federation as one.
 
-    Where no update was seen at all, as after a failure, every client is. Members of a client
-    that was never seen are nobody's targets; at vantage ``participant`` the curious client's own
-    records are left out.
+    Where updates are shown and none was seen, as after a failure, every client is. Members of a
+    client that was never seen are nobody's targets; at vantage ``participant`` the curious client's
+    own records are left out.
     """
+    return targets_among(stage, {n: nodes[n] for n in view.transcript.node_ids or nodes})
+
+
+def targets_among(stage: Stage, nodes: Mapping[int, int]) -> Targets:
+    """Return the targets where all of these nodes (node id → client number) are seen."""
     owner = stage.candidates.owner
-    if stage.observer.kind.per_client:
-        seen = sorted((nodes[n], n) for n in view.transcript.node_ids or nodes)
+    if stage.vantage.per_client:
+        seen = sorted((client, n) for n, client in nodes.items())
         clients = tuple(client for client, _ in seen)
         rows = np.full(stage.config.num_clients + 1, -2)
         rows[list(clients)] = np.arange(len(clients))
@@ -146,14 +151,15 @@ def evaluate(
     knows = adversary.knowledge(
         stage, view, who.known, lambda done, total: on_attack(done, total, "training shadows")
     )
-    shown = view.transcript.shows | knows[0].gives
+    seen = view.transcript
+    shown = seen.shows | knows[0].gives
     for done, (name, attack) in enumerate(stage.attacks.items()):
         on_attack(done, len(stage.attacks), name)
         log.info("attack %s", name)
-        row: dict[str, Any] = {"name": name, "vantage": view.transcript.vantage}
+        row: dict[str, Any] = {"name": name, "vantage": seen.vantage}
         measured.attacks.append(row)
         try:
-            attack.check_applicable(view.transcript.vantage, shown)
+            attack.check_applicable(seen.vantage, shown, seen.hides_updates)
             if failure is not None:
                 row |= {"status": "failed", "reason": failure}
                 continue

@@ -11,12 +11,11 @@ import numpy as np
 from flwr.serverapp import Grid
 from omegaconf import DictConfig
 
-from fedmia import config, results
-from fedmia.document import document, guards
+from fedmia import config, leaks, masked, results
+from fedmia.document import document, faults, guards, secure_aggregation
 from fedmia.errors import ConfigError
 from fedmia.evaluation import Measured, OnAttack, Targets, evaluate, targets
 from fedmia.knowledge import View
-from fedmia.observe import Observer
 from fedmia.recording import OnRound, Training, train
 from fedmia.report.html import render
 from fedmia.runlog import logging_to
@@ -25,6 +24,7 @@ from fedmia.stage import Stage, check_applicable, check_writable, prepare
 from fedmia.training import FlatModel, accuracy, torch_threads
 from fedmia.transcript import Transcript, TranscriptError
 from fedmia.truth import Truth
+from fedmia.vantages import named
 
 _ATTACK_KEYS = ("attack", "knowledge", "metrics", "observer")
 
@@ -92,10 +92,7 @@ def run(
             "status": "failed" if failure or _failed(measured) else "ok",
             "reason": failure or _failed(measured),
             "utility": _utility(stage, training),
-            "faults": [
-                {"round": f.round, "client": training.nodes.get(f.node_id), "reason": f.reason}
-                for f in training.faults
-            ],
+            "faults": faults(training),
             "timing": {
                 "setup_s": begun[0] - start,
                 "train_s": trained - begun[0],
@@ -103,6 +100,9 @@ def run(
                 "per_round_s": float(np.median(training.round_seconds or [0.0])),
             },
         }
+        if hidden := secure_aggregation(stage, training):
+            result |= {"secagg": hidden, "notes": [*result["notes"], *masked.notes(hidden)]}
+        result |= _leaks(transcript, stage)
         if not stage.observer.keep_transcript:
             shutil.rmtree(run_dir / "transcript")
         return _write(run_dir, result, measured, who, stage)
@@ -144,7 +144,7 @@ def attack(
             f"{run_dir}: expected the data that this run was trained on, it has changed since"
         )
     truth.split.verify(stage.dataset)
-    transcript = _narrow(transcript, stage.observer, truth)
+    transcript = _narrow(transcript, stage, truth)
     if not len(transcript) and transcript.final is None:
         raise ConfigError(f"{transcript.path}: expected at least one complete round, found none")
     check_applicable(stage)
@@ -156,7 +156,7 @@ def attack(
         result = document(stage, measured, who)
         result["notes"] += [f"damaged and left out: {name}" for name in transcript.damaged]
         missing = settings.num_rounds - len(transcript)
-        if missing > 0 and stage.observer.vantage == "server":
+        if missing > 0 and stage.vantage.every_round:
             result["notes"].append(
                 f"{len(transcript)} of {settings.num_rounds} rounds are complete"
             )
@@ -173,6 +173,9 @@ def attack(
                 "per_round_s": None,
             },
         }
+        if before and (hidden := before.get("secagg")):
+            result |= {"secagg": hidden, "notes": [*result["notes"], *masked.notes(hidden)]}
+        result |= _leaks(transcript, stage)
         return folder, _write(folder, result, measured, who, stage)
 
 
@@ -191,22 +194,22 @@ def attack_transcript(
     return view, who, evaluate(stage, view, who, failure, on_attack)
 
 
-def _narrow(transcript: Transcript, observer: Observer, truth: Truth) -> Transcript:
+def _narrow(transcript: Transcript, stage: Stage, truth: Truth) -> Transcript:
     """Return what the asked-for vantage would have seen of a recorded transcript."""
-    vantage = observer.stand(truth.nodes)
+    vantage, recorded = stage.stand(truth.nodes), named(transcript.vantage)
     if vantage.name == transcript.vantage:
         if len(transcript) and not all(vantage.view(o) for o in transcript[:1]):
             raise ConfigError(
-                f"observer.participant={observer.participant}: expected the client that recorded "
-                "this run, another one was sent other models"
+                f"observer.participant={stage.observer.participant}: expected the client that "
+                "recorded this run, another one was sent other models"
             )
         return transcript
-    if not vantage.shows <= transcript.shows:
+    if recorded is None or vantage.name not in recorded.contains:
         raise ConfigError(
             f"observer.vantage={vantage.name}: expected one that sees no more than "
             f"'{transcript.vantage}', which recorded this run"
         )
-    return transcript.through(vantage.name, vantage.shows, vantage.view)
+    return transcript.through(vantage.name, vantage.shows, vantage.view, vantage.hides_updates)
 
 
 def _utility(stage: Stage, training: Training) -> dict[str, Any]:
@@ -218,6 +221,13 @@ def _utility(stage: Stage, training: Training) -> dict[str, Any]:
         "train_accuracy": accuracy(model.module, stage.members),
         "per_round": [{"round": r, "test_accuracy": a} for r, a in series],
     }
+
+
+def _leaks(transcript: Transcript, stage: Stage) -> dict[str, Any]:
+    """Return what masked words look like; nothing where they need not look uniform."""
+    if not getattr(stage.stack.strategy, "uniform_words", True):
+        return {}
+    return {"leak_check": found} if (found := leaks.check(transcript)) else {}
 
 
 def _failed(measured: Measured) -> str | None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import logit
 from scipy.stats import betabinom, norm
 
+from fedmia.masked import LeakCheck, judged
 from fedmia.metrics import ROUNDING
 from fedmia.results import Guard, Measured, Outcome, Verdict
 
@@ -39,6 +40,7 @@ def check(
     epsilon_lower_bound: float | None = None,
     seeds: int = 1,
     confidence: float = 0.95,
+    leak_check: LeakCheck | None = None,
 ) -> list[Guard]:
     """Return the guards of one run, in the order in which they should be read.
 
@@ -68,6 +70,8 @@ def check(
         How many seeds the figures come from.
     confidence
         Coverage of the rows' intervals.
+    leak_check
+        What the masked words of the transcript look like; ``None`` where there are none.
     """
     attacked = [row for row in attacks if row["status"] == "ok"]
     blind = [row for row in baselines if row["status"] == "ok"]
@@ -80,9 +84,11 @@ def check(
         _calibration(attacked),
         _resolution(attacked),
         _null(attacked, confidence) if null_run else _guard("null run", "info", "not one"),
+        _direction(attacked, confidence),
         _precision(attacked),
         _selection(attacked, selects or {}),
         _transmitted(defences),
+        *([_guard("masked words", *judged(leak_check))] if leak_check else []),
         _adaptive(defences, adaptive),
         _utility(test_accuracy),
         _seeds(seeds),
@@ -128,12 +134,8 @@ def _blind(asked: Sequence[Outcome], rows: Sequence[Measured], confidence: float
         return _guard(name, "pass", f"the intervals of {_names(rows)} cover 0.5")
     certain = _least(rows, confidence) < (1 - confidence) / len(rows)
     figures = ", ".join(f"{row['name']} {row['auc']:.3f}" for row in off)
-    beyond = "beyond" if certain else "no more than"
-    return _guard(
-        name,
-        "fail" if certain else "warn",
-        f"off 0.5: {figures}; {beyond} what {len(rows)} baselines explain",
-    )
+    said = f"off 0.5: {figures}; {_explained(certain, len(rows), 'baselines')}"
+    return _guard(name, "fail" if certain else "warn", said)
 
 
 def _labels(rows: Sequence[Measured]) -> Guard:
@@ -203,12 +205,17 @@ def _null(rows: Sequence[Measured], confidence: float) -> Guard:
     if not off:
         return _guard(name, "pass", f"all {len(rows)} intervals cover 0.5")
     certain = _least(rows, confidence) < (1 - confidence) / len(rows)
-    beyond = "beyond" if certain else "no more than"
-    return _guard(
-        name,
-        "fail" if certain else "pass",
-        f"off 0.5: {_names(off)}; {beyond} what {len(rows)} attacks explain (Bonferroni)",
-    )
+    said = f"off 0.5: {_names(off)}; {_explained(certain, len(rows), 'attacks')} (Bonferroni)"
+    return _guard(name, "fail" if certain else "pass", said)
+
+
+def _direction(rows: Sequence[Measured], confidence: float) -> Guard:
+    name, below = "direction", [row for row in rows if row["auc_ci"][1] < 0.5]
+    if not below:
+        return _guard(name, "pass", "no interval is wholly below 0.5")
+    certain = _least(below, confidence) < (1 - confidence) / len(rows)
+    said = f"worse than chance: {_names(below)}; {_explained(certain, len(rows), 'attacks')}"
+    return _guard(name, "warn", f"{said}; is the score's direction right?")
 
 
 def _precision(rows: Sequence[Measured]) -> Guard:
@@ -280,6 +287,10 @@ def _off(rows: Sequence[Measured]) -> list[Measured]:
 
 def _least(rows: Sequence[Measured], confidence: float) -> float:
     return min((surprise(r["auc"], r["auc_ci"], confidence) for r in rows), default=math.inf)
+
+
+def _explained(certain: bool, count: int, what: str) -> str:
+    return f"{'beyond' if certain else 'no more than'} what {count} {what} explain"
 
 
 def _names(rows: Sequence[Measured]) -> str:

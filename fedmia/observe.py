@@ -1,80 +1,24 @@
-"""The adversary's vantage: where it stands decides what its transcript contains.
+"""Who watches a federation, and how: the place is chosen, and every training message is read.
 
 ``ObservedGrid`` sits between a strategy and any Flower Grid and changes nothing that passes.
 From the train messages and replies of a round it makes one full :class:`Observation`, of which
 the vantage keeps what its adversary would have seen.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from fedmia.arrays import Block, to_params
+from fedmia.arrays import Block, decode, to_params
 from fedmia.errors import ConfigError, expect
-from fedmia.records import KNOWLEDGE, Capability, Observation, Params, Update, difference
-
-
-class Vantage(ABC):
-    """A place from which an adversary watches the federation."""
-
-    name: ClassVar[str]
-    shows: ClassVar[frozenset[Capability]]
-    per_client: ClassVar[bool] = False
-    """Whether its adversary can ask about one client's data, not only about everyone's."""
-
-    @abstractmethod
-    def view(self, observation: Observation) -> Observation | None:
-        """Return what is visible of a round; ``None`` if nothing is.
-
-        The model after the last round is asked about as round 0, sent to nobody.
-        """
-
-
-class Server(Vantage):
-    """The honest-but-curious server: every model sent, every update as transmitted."""
-
-    name = "server"
-    shows = frozenset(Capability) - KNOWLEDGE
-    per_client = True
-
-    def view(self, observation: Observation) -> Observation | None:
-        """Return everything."""
-        return observation
-
-
-@dataclass(frozen=True)
-class Participant(Vantage):
-    """One client of the federation: ``w^t`` in the rounds in which it was sent one."""
-
-    node_id: int
-    name = "participant"
-    shows = frozenset({Capability.GLOBAL_MODEL, Capability.MANY_ROUNDS})
-
-    def view(self, observation: Observation) -> Observation | None:
-        """Return the global model where this node received it."""
-        if self.node_id not in observation.recipients:
-            return None
-        return Observation(observation.round, observation.params, (self.node_id,))
-
-
-class FinalModel(Vantage):
-    """Anyone who gets the finished model: ``w^T`` and nothing else."""
-
-    name = "final_model"
-    shows = frozenset({Capability.GLOBAL_MODEL})
-
-    def view(self, observation: Observation) -> Observation | None:
-        """Return the model after the last round."""
-        return observation if observation.round == 0 else None
-
-
-_VANTAGES: tuple[type[Vantage], ...] = (Server, Participant, FinalModel)
+from fedmia.records import MASKED, WORDS, MaskedInput, Observation, Params, Update, difference
+from fedmia.vantages import VANTAGES, MaskedServer, Participant, Server, Vantage, named
 
 
 @dataclass(frozen=True)
@@ -84,7 +28,7 @@ class Observer:
     Parameters
     ----------
     vantage
-        ``server``, ``participant`` or ``final_model``.
+        ``server``, ``aggregate``, ``participant`` or ``final_model``.
     participant
         Which client is the curious one (its number, from 0), for vantage ``participant``.
     keep_transcript
@@ -96,31 +40,35 @@ class Observer:
     keep_transcript: bool = True
 
     def __post_init__(self) -> None:
-        names = [v.name for v in _VANTAGES]
-        expect(self.vantage in names, "vantage", self.vantage, f"one of {', '.join(names)}")
+        names = ", ".join(v.name for v in VANTAGES)
+        expect(named(self.vantage) is not None, "vantage", self.vantage, f"one of {names}")
         expect(self.participant >= 0, "participant", self.participant, "at least 0")
 
-    @property
-    def kind(self) -> type[Vantage]:
-        """The vantage's class, known before there are nodes to stand on."""
-        return next(v for v in _VANTAGES if v.name == self.vantage)
-
-    def stand(self, nodes: dict[int, int]) -> Vantage:
+    def stand(self, nodes: Mapping[int, int], hides_updates: str = "") -> Vantage:
         """Return the vantage among these nodes (node id → client number).
+
+        Parameters
+        ----------
+        nodes
+            All clients.
+        hides_updates
+            The defence that keeps single updates from the server; empty if none does.
 
         Raises
         ------
         ConfigError
             If the curious participant is not among the clients.
         """
-        if self.kind is not Participant:
-            return self.kind()
-        for node_id, client in nodes.items():
-            if client == self.participant:
-                return Participant(node_id)
-        raise ConfigError(
-            f"observer.participant={self.participant}: expected in 0..{len(nodes) - 1}"
-        )
+        if self.vantage == Participant.name:
+            for node_id, client in nodes.items():
+                if client == self.participant:
+                    return Participant(node_id)
+            raise ConfigError(
+                f"observer.participant={self.participant}: expected in 0..{len(nodes) - 1}"
+            )
+        if self.vantage == Server.name and hides_updates:
+            return MaskedServer(hides_updates)
+        return next(v() for v in VANTAGES if v.name == self.vantage)
 
 
 ABSENT = "DroppedOutError"
@@ -244,16 +192,21 @@ class ObservedGrid(Grid):
                 decoded[key] = to_params(_arrays(message.content))
             params[node_id] = decoded[key]
         by_id = {m.metadata.message_id: n for n, m in sent.items()}
-        room = Block.for_copies(next(iter(params.values())), len(replies))
-        updates, earlier = [], len(self.faults)
+        answers: list[tuple[int, RecordDict]] = []
+        masked: list[tuple[int, RecordDict]] = []
+        earlier = len(self.faults)
         for reply in replies:
             node_id = by_id.get(reply.metadata.reply_to_message_id, reply.metadata.src_node_id)
             if reply.has_error():
                 reason = reply.error.reason or f"error {reply.error.code}"
                 self.faults.append(Fault(self._rounds, node_id, reason))
             elif node_id in sent:
-                updates.append(self._update(node_id, reply.content, params[node_id], room))
-        if not updates:
+                self._check_loss(node_id, reply.content)
+                (masked if MASKED in reply.content else answers).append((node_id, reply.content))
+        room = Block.for_copies(next(iter(params.values())), len(answers))
+        updates = [self._update(node_id, c, params[node_id], room) for node_id, c in answers]
+        inputs = self._inputs(masked)
+        if not updates and not inputs:
             reasons = [fault.reason for fault in self.faults[earlier:]]
             if reasons and all(ABSENT in reason for reason in reasons):
                 return  # nobody was there: the model stays as it is
@@ -261,22 +214,45 @@ class ObservedGrid(Grid):
             raise EveryClientFailedError(
                 f"round {self._rounds}: none of {len(sent)} clients answered; first reason: {first}"
             )
-        updates.sort(key=lambda u: u.node_id)
         first_sent = next(iter(params.values()))
         self.rounds_seen += 1
-        self._on_round(Observation(self._rounds, first_sent, tuple(sent), tuple(updates)))
+        self._on_round(
+            Observation(
+                self._rounds,
+                first_sent,
+                tuple(sent),
+                tuple(sorted(updates, key=lambda u: u.node_id)),
+                masked=tuple(sorted(inputs, key=lambda m: m.node_id)),
+            )
+        )
 
     def _update(self, node_id: int, content: RecordDict, sent: Params, room: Block) -> Update:
-        metrics = next((r for r in content.values() if isinstance(r, MetricRecord)), MetricRecord())
-        loss = metrics.get("train-loss", 0.0)
-        if isinstance(loss, float) and not np.isfinite(loss):
-            raise DivergedError(node_id, self._rounds, f"the loss ({loss})")
         delta = difference(to_params(_arrays(content)), sent, room)
         for name, change in delta.items():
             if not _finite(change):
                 raise DivergedError(node_id, self._rounds, f"the update of '{name}'")
-        num_examples = metrics.get("num-examples", 0)
+        num_examples = _metrics(content).get("num-examples", 0)
         return Update(node_id, int(num_examples) if isinstance(num_examples, int) else 0, delta)
+
+    def _check_loss(self, node_id: int, content: RecordDict) -> None:
+        loss = _metrics(content).get("train-loss", 0.0)
+        if isinstance(loss, float) and not np.isfinite(loss):
+            raise DivergedError(node_id, self._rounds, f"the loss ({loss})")
+
+    def _inputs(self, answers: Sequence[tuple[int, RecordDict]]) -> list[MaskedInput]:
+        """Return the masked words that came; those unlike most others are their sender's fault."""
+        words = {node_id: _words(content) for node_id, content in answers}
+        kinds = Counter(_kind(w) for w in words.values() if w is not None)
+        usual = kinds.most_common(1)[0][0] if kinds else "1-d, uint32 or uint64"
+        inputs = []
+        for node_id, found in words.items():
+            if found is not None and _kind(found) == usual:
+                inputs.append(MaskedInput(node_id, found))
+            else:
+                got = "none" if found is None else _kind(found)
+                reason = f"masked words: expected {usual}, got {got}"
+                self.faults.append(Fault(self._rounds, node_id, reason))
+        return inputs
 
 
 def _finite(array: NDArray[Any]) -> bool:
@@ -291,6 +267,22 @@ def _is_train(message: Message) -> bool:
 
 def _arrays(content: RecordDict) -> ArrayRecord:
     return next((r for r in content.values() if isinstance(r, ArrayRecord)), ArrayRecord())
+
+
+def _metrics(content: RecordDict) -> MetricRecord:
+    return next((r for r in content.values() if isinstance(r, MetricRecord)), MetricRecord())
+
+
+def _words(content: RecordDict) -> NDArray[Any] | None:
+    record = content[MASKED]
+    if not isinstance(record, ArrayRecord) or WORDS not in record:
+        return None
+    words = decode(record[WORDS])
+    return words if words.ndim == 1 and words.dtype in (np.uint32, np.uint64) else None
+
+
+def _kind(words: NDArray[Any]) -> str:
+    return f"{len(words)} of {words.dtype}"
 
 
 def _stated_round(message: Message) -> int:

@@ -114,7 +114,11 @@ class Stratified(Partition):
             expect(each >= 1, "num_clients", num_clients, allowed)
         else:
             each, rest = divmod(size, classes)
-            allowed = f"a multiple of the {classes} classes (stratified split impossible)"
+            near = classes * min(max(1, round(size / classes)), most)
+            use = f"partition.samples_per_client={near}" if most else "partition=iid"
+            allowed = (
+                f"a multiple of the {classes} classes (stratified split impossible); try {use}"
+            )
             expect(rest == 0, "partition.samples_per_client", size, allowed)
             needed = f"{each * num_clients} needed"
             allowed = f"at most {most * classes} (stratified split impossible: {held}, {needed})"

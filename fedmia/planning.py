@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedmia import power
+from fedmia.evaluation import targets_among
 from fedmia.stage import Stage
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Counts of what every attack will be asked about, and what they can resolve.
+    """Counts of what attacks will be judged by, known records left out, and what they resolve.
 
     ``rows`` hold a :class:`fedmia.power.Resolution` for each rate of ``metrics.fprs``.
     """
@@ -22,10 +23,8 @@ class Plan:
 
 def plan(stage: Stage) -> Plan:
     """Return what the experiment can resolve, whatever its attacks turn out to be worth."""
-    owner, observer = stage.candidates.owner, stage.observer
-    own = observer.participant if observer.vantage == "participant" else -2
-    members = int(((owner >= 0) & (owner != own)).sum())
-    nonmembers = int((owner == -1).sum())
+    owner = targets_among(stage, {k: k for k in range(stage.config.num_clients)}).owner
+    members, nonmembers = int((owner >= 0).sum()), int((owner == -1).sum())
     rates = [fpr for fpr in stage.metrics.fprs if fpr < 1]
     rows, text = power.describe(
         members, nonmembers, rates, stage.metrics.confidence, attacks=len(stage.attacks)

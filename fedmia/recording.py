@@ -40,7 +40,9 @@ class Training:
     """What came of training, complete or not.
 
     ``nodes`` maps node ids to client numbers: ground truth, for the evaluation alone.
-    ``failure`` says in one line why training stopped early, ``None`` if it did not.
+    ``failure`` says in one line why training stopped early, ``None`` if it did not. ``abandoned``
+    and ``clipped`` are what a strategy that hides updates says of its rounds, ``masked_bytes`` are
+    the most that a client sent it in one.
     """
 
     nodes: dict[int, int]
@@ -50,6 +52,9 @@ class Training:
     test_accuracy: list[tuple[int, float]] = field(default_factory=list)
     round_seconds: list[float] = field(default_factory=list)
     failure: str | None = None
+    abandoned: list[tuple[int, str]] = field(default_factory=list)
+    clipped: list[tuple[int, float]] = field(default_factory=list)
+    masked_bytes: int = 0
 
 
 def ask_nodes(grid: Grid, num_clients: int, wait_s: float = 60.0) -> dict[int, int]:
@@ -90,14 +95,18 @@ def train(stage: Stage, grid: Grid, run_dir: Path, on_round: OnRound) -> Trainin
     """Train and record into ``run_dir``; what stops training early is reported, not raised."""
     nodes = ask_nodes(grid, stage.config.num_clients)
     Truth(nodes, stage.split).save(run_dir)
-    vantage = stage.observer.stand(nodes)
-    writer = TranscriptWriter(run_dir / "transcript", vantage.name, vantage.shows)
+    vantage = stage.stand(nodes)
+    writer = TranscriptWriter(
+        run_dir / "transcript", vantage.name, vantage.shows, vantage.hides_updates
+    )
     model = FlatModel(stage.model)
     training = Training(nodes, model.params())
     held_out = stage.held_out
     clock = time.monotonic()
 
     def record(observation: Observation) -> None:
+        sent = [masked.words.nbytes for masked in observation.masked]
+        training.masked_bytes = max([training.masked_bytes, *sent])
         if seen := vantage.view(observation):
             writer.append(seen)
 
@@ -121,10 +130,10 @@ def train(stage: Stage, grid: Grid, run_dir: Path, on_round: OnRound) -> Trainin
             clock = time.monotonic()
         return None
 
-    observed = ObservedGrid(grid, record)
+    observed, strategy = ObservedGrid(grid, record), stage.strategy()
     try:
         with _seeded(stage.seed):
-            stage.strategy().start(
+            strategy.start(
                 grid=observed,
                 initial_arrays=to_record(training.params),
                 num_rounds=stage.config.num_rounds,
@@ -138,6 +147,11 @@ def train(stage: Stage, grid: Grid, run_dir: Path, on_round: OnRound) -> Trainin
         log.exception("training stopped after round %d", training.rounds)
         training.failure = f"after round {training.rounds}: {type(error).__name__}: {error}"
     training.faults = observed.faults
+    training.abandoned = list(getattr(strategy, "abandoned", ()))
+    training.clipped = list(getattr(strategy, "clipped", ()))
+    if training.failure is None and len(training.abandoned) == stage.config.num_rounds:
+        first, reason = training.abandoned[0]
+        training.failure = f"every round was abandoned; first reason: round {first}: {reason}"
     if training.failure is None and observed.rounds_seen == 0:
         training.failure = f"no client answered in any of {stage.config.num_rounds} rounds"
     if training.failure is None and vantage.view(Observation(0, training.params, ())):

@@ -62,13 +62,29 @@ class Update:
     delta: Params
 
 
+MASKED = "masked"
+"""The key under which a reply carries masked words in place of a model."""
+
+WORDS = "words"
+"""The name of the one array in there: 1-d, uint32 or uint64."""
+
+
+@dataclass(frozen=True)
+class MaskedInput:
+    """What a client sent under secure aggregation: ``words`` (length,), uint32 or uint64."""
+
+    node_id: int
+    words: NDArray[np.unsignedinteger[Any]]
+
+
 @dataclass(frozen=True)
 class Observation:
     """One round, as one adversary saw it.
 
     ``params`` is ``w^t``; ``recipients`` are the nodes it was sent to, whether or not they
     answered; ``updates`` is empty where the vantage shows none; ``aggregate`` is
-    ``w^{t+1} − w^t`` where both models were seen, else ``None``.
+    ``w^{t+1} − w^t`` where both models were seen, else ``None``; ``masked`` are the words that
+    came in place of updates.
     """
 
     round: int
@@ -76,6 +92,7 @@ class Observation:
     recipients: tuple[int, ...]
     updates: tuple[Update, ...] = ()
     aggregate: Params | None = None
+    masked: tuple[MaskedInput, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypedDict, cast
 
-from fedmia.schema import MismatchError, Rule, check
+from fedmia.masked import LeakCheck, SecureAggregation
+from fedmia.schema import Count, Interval, MismatchError, Rule, Seconds, Share, Signed, check
 
 SCHEMA = 1
 FILE_NAME = "result.json"
@@ -26,11 +27,6 @@ class ResultError(ValueError):
     """A result document cannot be used; one line naming the file, the field and what is allowed."""
 
 
-Share = Annotated[float, Rule("in [0, 1]", lambda v: 0 <= v <= 1)]
-Signed = Annotated[float, Rule("in [-1, 1]", lambda v: -1 <= v <= 1)]
-Count = Annotated[int, Rule(">= 0", lambda v: v >= 0)]
-Seconds = Annotated[float, Rule(">= 0", lambda v: v >= 0)]
-Interval = Annotated[list[Share], Rule("[low, high]", lambda v: len(v) == 2 and v[0] <= v[1])]
 ByFpr = dict[str, Share | None]
 """Keyed by the false-positive rate as written, ``"0.01"``; null where 1/N cannot resolve it."""
 
@@ -226,6 +222,8 @@ class Result(TypedDict):
     privacy: Privacy
     guards: NotRequired[list[Guard]]
     faults: list[Fault]
+    secagg: NotRequired[SecureAggregation]  # of a run whose updates were hidden
+    leak_check: NotRequired[LeakCheck]  # where the transcript has masked words
     notes: list[str]  # declared facts a reader must know, e.g. re-drawn labels
     timing: Timing
 

@@ -36,6 +36,13 @@ class Rule:
     holds: Callable[[Any], bool]
 
 
+Share = Annotated[float, Rule("in [0, 1]", lambda v: 0 <= v <= 1)]
+Signed = Annotated[float, Rule("in [-1, 1]", lambda v: -1 <= v <= 1)]
+Count = Annotated[int, Rule(">= 0", lambda v: v >= 0)]
+Seconds = Annotated[float, Rule(">= 0", lambda v: v >= 0)]
+Interval = Annotated[list[Share], Rule("[low, high]", lambda v: len(v) == 2 and v[0] <= v[1])]
+
+
 def check(value: Any, annotation: Any, where: str = "") -> None:
     """Raise ``MismatchError`` unless ``value``, found at path ``where``, follows ``annotation``.
 

@@ -6,6 +6,7 @@ What a user can get wrong is found here, before any training.
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from clients.base import Client
-from fedmia import auxiliary
+from fedmia import auxiliary, composition
 from fedmia.attacks.base import Attack, NotApplicableError
 from fedmia.config import build
 from fedmia.datasets.base import Dataset
@@ -28,8 +29,10 @@ from fedmia.membership import Membership
 from fedmia.observe import Observer
 from fedmia.records import Capability, Examples
 from fedmia.seeding import generator, torch_seed
+from fedmia.shadows.draws import at_most_half
 from fedmia.site import Trainer
 from fedmia.split import Candidates, Split, draw, draw_candidates
+from fedmia.vantages import Vantage
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,31 @@ class Stage:
         """Return a fresh strategy: strategies keep state between rounds."""
         strategy: Strategy = build(self.config, "strategy")
         return strategy
+
+    def stand(self, nodes: Mapping[int, int]) -> Vantage:
+        """Return where the adversary stands among these nodes (node id → client number)."""
+        return self.observer.stand(nodes, self._hides_updates)
+
+    @cached_property
+    def vantage(self) -> Vantage:
+        """The same with clients for nodes: all that is known before there are any."""
+        return self.stand({k: k for k in range(self.config.num_clients)})
+
+    @cached_property
+    def _hides_updates(self) -> str:
+        """What the strategy is called if it hides single updates from the server, else nothing."""
+        return str(getattr(self.strategy(), "hides_updates", ""))
+
+    @property
+    def stack(self) -> composition.Stack:
+        """What has to fit together: the strategy, the mods, the clients' sizes and dropout."""
+        names = map(str, self.config.client.get("defenses") or {})
+        return composition.Stack(
+            self.strategy(),
+            dict(zip(names, self.mods, strict=True)),
+            [len(shard) for shard in self.split.shards],
+            getattr(self.client, "dropout", 0.0),
+        )
 
     def federation(self) -> Federation:
         """Return the clients' side."""
@@ -135,7 +163,7 @@ def prepare(config: DictConfig) -> Stage:
         metrics=build(config, "metrics"),
         auxiliary=_auxiliary(config, dataset, split, candidates),
     )
-    stage.strategy()
+    composition.check(stage.stack)
     check_applicable(stage)
     _check_shadows(stage)
     return stage
@@ -143,7 +171,7 @@ def prepare(config: DictConfig) -> Stage:
 
 def _check_shadows(stage: Stage) -> None:
     """Refuse shadow training that cannot serve an attack of this vantage."""
-    has, shown = stage.config.knowledge, stage.observer.kind.shows | stage.gives
+    has, shown = stage.config.knowledge, stage.vantage.shows | stage.gives
     served = {
         name: attack
         for name, attack in stage.attacks.items()
@@ -152,10 +180,19 @@ def _check_shadows(stage: Stage) -> None:
     few, enough = len(stage.auxiliary), 2 * stage.config.num_clients
     allowed = f"{enough} auxiliary records for {', '.join(served)}, two a shadow client; got {few}"
     expect(not served or few >= enough, "knowledge.auxiliary", has.auxiliary, allowed)
+    sizes, asked = [len(shard) for shard in stage.split.shards], len(stage.candidates.index)
+    shares = [at_most_half(size, asked) / asked for size in (sum(sizes), min(sizes))]
     for name, attack in served.items():
-        least = attack.shadows_needed()
+        least = attack.shadows_needed(*shares)
         allowed = f"at least {least} for attack.{name}"
-        expect(has.shadow_models >= least, "knowledge.shadow_models", has.shadow_models, allowed)
+        if least > attack.shadows_needed(0.5, 0.5):
+            allowed += " (of all candidates a shadow federation holds {:.1%}, a client {:.1%})"
+        expect(
+            has.shadow_models >= least,
+            "knowledge.shadow_models",
+            has.shadow_models,
+            allowed.format(*shares),
+        )
 
 
 def _auxiliary(
@@ -169,7 +206,7 @@ def _auxiliary(
     if has.domain == "other":
         source = build(config, "knowledge.other")
         try:
-            records = auxiliary.adapted(source.load(rng), dataset)
+            records = auxiliary.reshaped(source.load(rng), dataset)
         except ConfigError as error:
             raise ConfigError(f"knowledge.other.{error}") from None
     else:
@@ -182,7 +219,7 @@ def _auxiliary(
     name = "other" if has.domain == "other" else "domain"
     shown = has.other["_target_"] if has.domain == "other" else has.domain
     expect(common == 0, f"knowledge.{name}", shown, allowed)
-    return records
+    return auxiliary.rescaled(records, dataset) if has.domain == "other" else records
 
 
 def build_attacks(config: DictConfig) -> dict[str, Attack]:
@@ -192,10 +229,14 @@ def build_attacks(config: DictConfig) -> dict[str, Attack]:
 
 def check_applicable(stage: Stage) -> None:
     """Raise ``ConfigError`` if vantage and knowledge serve none of the attacks asked for."""
-    attacks, observer, reasons = stage.attacks, stage.observer, []
+    attacks, vantage, reasons = stage.attacks, stage.vantage, []
+    candidates = stage.dataset.examples(stage.candidates.index)
     for attack in attacks.values():
         try:
-            attack.check_applicable(observer.vantage, observer.kind.shows | stage.gives)
+            attack.check_applicable(
+                vantage.name, vantage.shows | stage.gives, vantage.hides_updates
+            )
+            attack.check_records(stage.auxiliary, candidates)
             return
         except NotApplicableError as error:
             reasons.append(str(error))

@@ -1,8 +1,9 @@
 """The transcript on disk: one safetensors file a round, complete or not there at all.
 
-``meta.json`` names the vantage and what it shows. ``round_00001.safetensors`` holds
-``params/<name>`` and, where the vantage shows them, ``updates/<name>`` of shape
-(clients, *shape); node ids and example counts stand in the file's metadata.
+``meta.json`` names the vantage, what it shows and which defence hides updates from it.
+``round_00001.safetensors`` holds ``params/<name>`` and, where the vantage shows them,
+``updates/<name>`` of shape (clients, *shape) and ``masked`` of shape (clients, words); node ids
+and example counts stand in the file's metadata.
 ``final.safetensors`` holds the model after the last round. Files appear by an atomic rename,
 so a run that dies leaves all its complete rounds behind.
 """
@@ -14,10 +15,11 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from fedmia.records import Capability, Observation, Params, Update, difference
+from fedmia.records import Capability, MaskedInput, Observation, Params, Update, difference
 
 SCHEMA = 1
 _FINAL_FACTS = frozenset({"names"})
@@ -32,18 +34,32 @@ class TranscriptError(ValueError):
 class TranscriptWriter:
     """Append observations to a new transcript folder.
 
+    Parameters
+    ----------
+    path
+        The folder, made if need be.
+    vantage, shows, hides_updates
+        Where the observations are made, see :class:`fedmia.vantages.Vantage`.
+
     Raises
     ------
     TranscriptError
         If the folder already holds a transcript.
     """
 
-    def __init__(self, path: Path, vantage: str, shows: Iterable[Capability]) -> None:
+    def __init__(
+        self, path: Path, vantage: str, shows: Iterable[Capability], hides_updates: str = ""
+    ) -> None:
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
         if (path / "meta.json").exists():
             raise TranscriptError(f"{path}: already holds a transcript")
-        meta = {"schema": SCHEMA, "vantage": vantage, "shows": sorted(c.name for c in shows)}
+        meta = {
+            "schema": SCHEMA,
+            "vantage": vantage,
+            "shows": sorted(c.name for c in shows),
+            "hides_updates": hides_updates,
+        }
         partial = path / "meta.json.partial"
         partial.write_text(json.dumps(meta, indent=2))
         partial.replace(path / "meta.json")
@@ -55,11 +71,14 @@ class TranscriptWriter:
         if updates:
             for name in updates[0].delta:
                 arrays[f"updates/{name}"] = np.stack([u.delta[name] for u in updates])
+        if observation.masked:
+            arrays["masked"] = np.stack([m.words for m in observation.masked])
         metadata = {
             "round": observation.round,
             "recipients": observation.recipients,
             "node_ids": [u.node_id for u in updates],
             "num_examples": [u.num_examples for u in updates],
+            "masked": [m.node_id for m in observation.masked],
             "names": list(observation.params),
         }
         self._write(f"round_{observation.round:05d}.safetensors", arrays, metadata)
@@ -83,7 +102,8 @@ class Transcript(Sequence[Observation]):
     """The complete rounds of a run, in order, read from disk when asked for.
 
     ``damaged`` names files that could not be read; the sequence holds the others.
-    ``shows`` is what the recording vantage could see at all.
+    ``shows`` is what the recording vantage could see at all; ``hides_updates`` names the defence
+    that hid updates from it, if one did.
 
     Raises
     ------
@@ -97,6 +117,7 @@ class Transcript(Sequence[Observation]):
             meta = json.loads((path / "meta.json").read_text())
             self.vantage: str = meta["vantage"]
             self.shows = frozenset(Capability[name] for name in meta["shows"])
+            self.hides_updates = str(meta.get("hides_updates", ""))
         except FileNotFoundError:
             raise TranscriptError(f"{path}: no transcript here (meta.json is missing)") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -125,12 +146,14 @@ class Transcript(Sequence[Observation]):
         self.damaged = tuple(damaged)
         self._files = tuple(f for f in files if self._seen(f))
 
-    def through(self, vantage: str, shows: Iterable[Capability], view: View) -> "Transcript":
+    def through(
+        self, vantage: str, shows: Iterable[Capability], view: View, hides_updates: str = ""
+    ) -> "Transcript":
         """Return the same transcript as a vantage that sees less would have recorded it."""
         narrowed = Transcript.__new__(Transcript)
         narrowed.__dict__.update(self.__dict__)
         narrowed.vantage, narrowed.shows = vantage, self.shows & frozenset(shows)
-        narrowed._view = view
+        narrowed.hides_updates, narrowed._view = hides_updates, view
         narrowed._files = tuple(f for f in self._files if narrowed._seen(f))
         return narrowed
 
@@ -158,6 +181,11 @@ class Transcript(Sequence[Observation]):
         """The numbers of the complete rounds seen."""
         return tuple(int(f.stem.removeprefix("round_")) for f in self._files)
 
+    @property
+    def summed(self) -> tuple[bool, ...]:
+        """Of each round, whether the model that came of it is seen too, and so the aggregate."""
+        return tuple(self._followed(index) for index in range(len(self)))
+
     def __len__(self) -> int:
         return len(self._files)
 
@@ -179,6 +207,7 @@ class Transcript(Sequence[Observation]):
     def _observation(self, file: Path) -> Observation:
         metadata = _metadata(file)
         stacked = _read(file, "updates/")
+        senders = metadata.get("masked", [])
         observation = Observation(
             round=metadata["round"],
             params=_read(file, "params/"),
@@ -189,18 +218,22 @@ class Transcript(Sequence[Observation]):
                     zip(metadata["node_ids"], metadata["num_examples"], strict=True)
                 )
             ),
+            masked=tuple(map(MaskedInput, senders, _masked(file))) if senders else (),
         )
         seen = self._view(observation) if self._view else observation
         if seen is None:
             raise TranscriptError(f"{file}: not visible from vantage '{self.vantage}'")
         return seen
 
-    def _next_params(self, index: int) -> Params | None:
-        round_ = self.rounds[index]
+    def _followed(self, index: int) -> bool:
         if index + 1 < len(self):
-            following = self._files[index + 1]
-            return _read(following, "params/") if self.rounds[index + 1] == round_ + 1 else None
-        return self.final if _round_files(self.path)[-1] == self._files[index] else None
+            return self.rounds[index + 1] == self.rounds[index] + 1
+        return _round_files(self.path)[-1] == self._files[index] and self.final is not None
+
+    def _next_params(self, index: int) -> Params | None:
+        if not self._followed(index):
+            return None
+        return _read(self._files[index + 1], "params/") if index + 1 < len(self) else self.final
 
     def _seen(self, file: Path) -> Observation | None:
         """Return what this vantage sees of a round, without the arrays."""
@@ -224,6 +257,11 @@ def _read(file: Path, prefix: str) -> dict[str, Any]:
         stored = set(tensors.keys())
         names = json.loads(tensors.metadata()["names"])
         return {k: tensors.get_tensor(prefix + k) for k in names if prefix + k in stored}
+
+
+def _masked(file: Path) -> NDArray[Any]:
+    with safe_open(file, framework="np") as tensors:
+        return np.asarray(tensors.get_tensor("masked"))
 
 
 def _fault(file: Path, facts: frozenset[str]) -> str:

@@ -14,7 +14,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedmia.secagg.codec import Mean, Words
-from fedmia.secagg.combiner import Execution, Shares, add_up, check_keys
+from fedmia.secagg.combiner import Execution, Shares, add_up, check_keys, enough
 from fedmia.secagg.keys import verify
 from fedmia.secagg.member import Peer
 from fedmia.secagg.protocol import Protocol, roll
@@ -110,6 +110,8 @@ class SecAggPlus(SumsOnly):
                     signature = sent.one("signature", bytes)
                     verify(identity, signature, roll(execution.context, near[node]))
                     signatures[identity] = signature
+            needed = self.protocol.shares_needed
+            enough(len(signatures) - 1, needed, "others vouch for the survivors")
         fields: dict[str, Any] = {"identities": [*signatures], "signatures": [*signatures.values()]}
         asked = {n: {"session": session, "survivors": near[n], **fields} for n in near}
         own: dict[int, dict[int, bytes]] = {}

@@ -51,7 +51,8 @@ class SumsOnly(Strategy, ABC):
 
     The wrapped strategy chooses the clients and what they are sent. Of their answers it gets one:
     the mean model, with the sum of the weights as its number of examples. A round that cannot be
-    summed is abandoned: the model stays as it is, and ``abandoned`` has its number and the reason.
+    summed is abandoned: the model stays as it is, and ``abandoned`` has its number and the reason;
+    ``clipped`` has the share of clipped coordinates of the others.
 
     Parameters
     ----------
@@ -66,6 +67,14 @@ class SumsOnly(Strategy, ABC):
     hides_updates: ClassVar[str]
     """The name of the defence, and of the mod that it takes at the clients."""
 
+    uniform_words: ClassVar[bool] = True
+    """Whether what a client sends is to look uniform, as words under a mask do."""
+
+    @property
+    def needs_mod(self) -> str:
+        """The mod without which no client could answer."""
+        return self.hides_updates
+
     def __init__(self, inner: Strategy, cohort: int, timeout_s: float | None = None) -> None:
         name = type(inner).__name__
         allowed = "a rule that is linear in the updates, of which the server sees only the sum"
@@ -73,6 +82,7 @@ class SumsOnly(Strategy, ABC):
         expect(timeout_s is None or timeout_s > 0, "timeout_s", timeout_s, "null or more than 0")
         self.inner, self.cohort, self.timeout_s = inner, cohort, timeout_s
         self.abandoned: list[tuple[int, str]] = []
+        self.clipped: list[tuple[int, float]] = []
         self._begun: Begun | None = None
 
     @abstractmethod
@@ -128,6 +138,8 @@ class SumsOnly(Strategy, ABC):
         except ProtocolError as error:
             self._abandon(server_round, error)
             return None, None
+        if mean.clipped is not None:
+            self.clipped.append((server_round, mean.clipped))
         return self.inner.aggregate_train(server_round, [_mean_reply(begun, mean)])
 
     def configure_evaluate(

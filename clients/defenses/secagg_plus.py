@@ -8,7 +8,7 @@ Privacy-Preserving Machine Learning", CCS 2017. The protocol itself is
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from flwr.app import ConfigRecord, Context, Message
 
@@ -43,6 +43,8 @@ class SecAggPlus:
     identities
         Who may take part, with ``protocol.malicious_server``.
     """
+
+    needs_strategy: ClassVar = "secagg_plus"
 
     protocol: Protocol
     identities: Identities = field(default_factory=Identities)

@@ -37,9 +37,16 @@ class Attack(ABC):
         """Return what these settings pick among rounds or layers, and by what; empty if nothing."""
         return ""
 
-    def shadows_needed(self) -> int:
-        """Return how many shadow models these settings take at least."""
+    def shadows_needed(self, of_federation: float, of_client: float) -> int:
+        """Return how many shadow models these settings take at least.
+
+        ``of_federation`` and ``of_client`` are the shares of the candidates, in (0, 1/2], that a
+        shadow federation and a shadow client hold where candidates may be trained on.
+        """
         return 0
+
+    def check_records(self, auxiliary: Examples, candidates: Examples) -> None:  # noqa: B027
+        """Raise ``NotApplicableError`` if these records, known before training, do not serve."""
 
     @final
     def __call__(
@@ -65,8 +72,8 @@ class Attack(ABC):
         FloatingPointError
             If a score is not finite.
         """
-        shown = view.transcript.shows | knowledge.gives
-        self.check_applicable(view.transcript.vantage, shown)
+        seen = view.transcript
+        self.check_applicable(seen.vantage, seen.shows | knowledge.gives, seen.hides_updates)
         scores = np.asarray(self.score(view, target, candidates, knowledge), dtype=np.float64)
         if scores.shape != (len(candidates),):
             raise ValueError(
@@ -79,10 +86,21 @@ class Attack(ABC):
         return scores
 
     @final
-    def check_applicable(self, vantage: str, shows: frozenset[Capability]) -> None:
-        """Raise ``NotApplicableError`` unless vantage and knowledge together serve this attack."""
+    def check_applicable(
+        self, vantage: str, shows: frozenset[Capability], hides_updates: str = ""
+    ) -> None:
+        """Raise ``NotApplicableError`` unless vantage and knowledge together serve this attack.
+
+        ``hides_updates`` is the defence, if any, that hides updates from this vantage.
+        """
         missing = self.requirements() - shows
-        if unseen := sorted(missing - KNOWLEDGE):
+        unseen = sorted(missing - KNOWLEDGE)
+        if unseen and hides_updates:
+            raise NotApplicableError(
+                f"needs {', '.join(unseen)}, vantage '{vantage}' under {hides_updates} "
+                "shows only their sum"
+            )
+        if unseen:
             raise NotApplicableError(
                 f"needs {', '.join(unseen)}; vantage '{vantage}' shows "
                 f"{', '.join(sorted(shows - KNOWLEDGE)) or 'nothing'}"

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedmia.attacks.base import Attack, Knowledge, NotApplicableError, View
+from fedmia.attacks.base import Knowledge, NotApplicableError, View
+from fedmia.attacks.one_model import OneModelAttack
 from fedmia.attacks.rounds import rounds_of
 from fedmia.errors import expect
 from fedmia.knowledge import References
@@ -19,7 +20,7 @@ from fedmia.signals.forward import loss_and_gap
 
 
 @dataclass(frozen=True)
-class CalibratedLoss(Attack):
+class CalibratedLoss(OneModelAttack):
     """Score ``s(w; x, y) − (1/m) Σ_i s(w_i; x, y)`` with m reference models trained without x.
 
     The references are trained by the federation's recipe on auxiliary records alone (offline).
@@ -43,13 +44,7 @@ class CalibratedLoss(Attack):
 
     def __post_init__(self) -> None:
         expect(self.measure in ("loss", "logit_gap"), "measure", self.measure, "loss or logit_gap")
-        expect(self.model in ("global", "local"), "model", self.model, "global or local")
-
-    def requirements(self) -> frozenset[Capability]:
-        """Return what the chosen model needs."""
-        if self.model == "global":
-            return self.needs
-        return frozenset({Capability.CLIENT_UPDATES, Capability.SHADOWS})
+        super().__post_init__()
 
     def score(
         self, view: View, target: int | None, candidates: Examples, knowledge: Knowledge

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmia.attacks.base import Attack, Knowledge, View
-from fedmia.attacks.series import over_rounds
+from fedmia.attacks.base import Knowledge, View
+from fedmia.attacks.one_model import OneModelAttack
 from fedmia.errors import expect
-from fedmia.records import Capability, Examples
+from fedmia.records import Examples
 
 
 @dataclass(frozen=True)
-class Confidence(Attack):
+class Confidence(OneModelAttack):
     """Score ``φ = log(p_y / (1 − p_y)) = z_y − logsumexp_{j≠y} z_j``, or ``log p_y``.
 
     ``φ``, ``p_y`` and Yeom's ``−ℓ = log p_y`` put the records of one model in the same order, so
@@ -35,7 +35,6 @@ class Confidence(Attack):
     measure: str = "logit_gap"
     model: str = "global"
 
-    needs = frozenset({Capability.GLOBAL_MODEL})
     reference = "carlini2022membership"
 
     def __post_init__(self) -> None:
@@ -45,18 +44,12 @@ class Confidence(Attack):
             self.measure,
             "logit_gap or confidence",
         )
-        expect(self.model in ("global", "local"), "model", self.model, "global or local")
-
-    def requirements(self) -> frozenset[Capability]:
-        """Return what the chosen model needs."""
-        return self.needs if self.model == "global" else frozenset({Capability.CLIENT_UPDATES})
+        super().__post_init__()
 
     def score(
         self, view: View, target: int | None, candidates: Examples, knowledge: Knowledge
     ) -> NDArray[np.float64]:
         """Return the confidence, shape (n,)."""
-        if self.model == "global":
-            phi = np.asarray(view.signals.logit_gap_global[-1], dtype=np.float64)
-        else:
-            phi = over_rounds(view, view.signals.logit_gap_local, target)[-1]
+        seen = view.signals
+        phi = self.last(view, target, lambda: seen.logit_gap_global, lambda: seen.logit_gap_local)
         return phi if self.measure == "logit_gap" else -np.logaddexp(0.0, -phi)

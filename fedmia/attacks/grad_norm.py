@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmia.attacks.base import Attack, Knowledge, View
-from fedmia.attacks.series import over_rounds
+from fedmia.attacks.base import Knowledge, View
+from fedmia.attacks.one_model import OneModelAttack
 from fedmia.errors import expect
-from fedmia.records import Capability, Examples
+from fedmia.records import Examples
 
 
 @dataclass(frozen=True)
-class GradNorm(Attack):
+class GradNorm(OneModelAttack):
     """Score ``−‖∇_w ℓ(w; x, y)‖₂`` over all layers or the last alone.
 
     Parameters
@@ -34,24 +34,20 @@ class GradNorm(Attack):
     layers: str = "all"
     model: str = "global"
 
-    needs = frozenset({Capability.GLOBAL_MODEL})
     reference = "nasr2019comprehensive"
 
     def __post_init__(self) -> None:
         expect(self.layers in ("all", "last"), "layers", self.layers, "all or last")
-        expect(self.model in ("global", "local"), "model", self.model, "global or local")
-
-    def requirements(self) -> frozenset[Capability]:
-        """Return what the chosen model needs."""
-        return self.needs if self.model == "global" else frozenset({Capability.CLIENT_UPDATES})
+        super().__post_init__()
 
     def score(
         self, view: View, target: int | None, candidates: Examples, knowledge: Knowledge
     ) -> NDArray[np.float64]:
         """Return the negative norm, shape (n,), at most 0."""
-        signals, last = view.signals, self.layers == "last"
-        if self.model == "global":
-            norms = signals.last_layer_norm_global if last else signals.grad_norm
-            return -np.asarray(norms[-1], dtype=np.float64)
-        norms = signals.last_layer_norm_local if last else signals.grad_norm_local
-        return np.asarray(-over_rounds(view, norms, target)[-1])
+        seen, last = view.signals, self.layers == "last"
+        return -self.last(
+            view,
+            target,
+            lambda: seen.last_layer_norm_global if last else seen.grad_norm,
+            lambda: seen.last_layer_norm_local if last else seen.grad_norm_local,
+        )

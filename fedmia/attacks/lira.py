@@ -4,7 +4,8 @@ N. Carlini, S. Chien, M. Nasr, S. Song, A. Terzis, F. Tramèr, "Membership Infer
 First Principles", IEEE S&P 2022, arXiv 2112.03570.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 from typing import ClassVar
 
 import numpy as np
@@ -34,9 +35,13 @@ class LiRA(ReferenceAttack):
     logits in float64. μ is the median, as in the authors' code (the paper has the mean).
 
     Queries and rounds are averaged: log-densities as in the authors' code, or ``(φ − μ) / σ``
-    (Stouffer's way to combine one-sided tests). Online, a record that no reference model was
-    trained on gets ``μ_in = μ_out +`` the mean shift of the other records, likewise with ``in``
-    and ``out`` exchanged; where no record is in two models, ``σ_in = σ_out``.
+    (Stouffer's way to combine one-sided tests).
+
+    Online, with ``m`` models that hold the record and ``o`` that do not, ``d = μ_in − μ_out`` of
+    few models is not taken at face value. Where ``m < 8``, ``μ_in = μ_out + d̄ + w (d − d̄)`` with
+    the mean shift ``d̄`` of all records, ``w = τ² / (τ² + v)``, ``v = σ_in² / m + σ_out² / o`` and
+    ``τ² = max(0, mean((d − d̄)² − v))``: empirical Bayes, which the paper does not have. A record
+    that no model holds has ``w = 0``; where no record is in two models, ``σ_in = σ_out``.
 
     Parameters
     ----------
@@ -50,7 +55,8 @@ class LiRA(ReferenceAttack):
     variance
         ``pooled``: one σ² for all records, from how each record's values scatter around their own
         mean (the authors' ``fix_variance`` has the scatter between records in it as well);
-        ``per_example``: each record has its own, from 8 models at least.
+        ``per_example``: each record has its own, from 8 models at least, online 8 with the record
+        and 8 without it.
     queries
         Views of each record, the record itself among them, in [1, 18]. Images are flipped and
         moved by a pixel; to other records noise is added, the same for all.
@@ -82,13 +88,19 @@ class LiRA(ReferenceAttack):
         expect(1 <= self.queries <= len(_VIEWS), "queries", self.queries, "in [1, 18]")
         expect(self.query_noise > 0, "query_noise", self.query_noise, "more than 0")
 
-    def shadows_needed(self) -> int:
+    def shadows_needed(self, of_federation: float, of_client: float) -> int:
         """Return how many models the variance asked for takes, none where clients serve."""
-        return 0 if self.mode == "clients" else self._least()
+        if self.mode == "clients":
+            return 0
+        if self.mode == "online" and self.variance == "per_example":
+            return ceil(self._each() / (of_federation if self.model == "global" else of_client))
+        return self._least()
+
+    def _each(self) -> int:
+        return _LEAST_FOR_A_VARIANCE if self.variance == "per_example" else 2
 
     def _least(self) -> int:
-        each = _LEAST_FOR_A_VARIANCE if self.variance == "per_example" else 2
-        return each * 2 if self.mode == "online" else each
+        return self._each() * (2 if self.mode == "online" else 1)
 
     def score(
         self, view: View, target: int | None, candidates: Examples, knowledge: Knowledge
@@ -98,27 +110,55 @@ class LiRA(ReferenceAttack):
         for i, query in enumerate(self._views(candidates, knowledge)):
             signals = view.signals.of(query) if i else view.signals
             panels = self.panels(view, target, signals, query, knowledge, least)
-            scores += [self._evidence(panel) for panel in panels]
+            if i == 0:
+                held = [panel.held for panel in panels]
+                for of in held:
+                    self._check_enough(of)
+            # whoever was trained on a record was trained on what its views are views of
+            scores += [
+                self._evidence(replace(panel, held=of))
+                for panel, of in zip(panels, held, strict=True)
+            ]
         return np.asarray(np.mean(scores, axis=0), dtype=np.float64)
 
     def _evidence(self, panel: Panel) -> Float64:
         mu_out, var_out = self._normal(panel.gaps, ~panel.held)
         if self.mode == "online":
             mu_in, var_in = self._normal(panel.gaps, panel.held)
-            shift = mu_in - mu_out
-            if np.isnan(shift).all() or (np.isnan(var_in).all() and np.isnan(var_out).all()):
-                raise NotApplicableError(
-                    "needs records that several reference models held and several did not"
-                )
-            mu_in = np.where(np.isnan(mu_in), mu_out + np.nanmean(shift), mu_in)
-            mu_out = np.where(np.isnan(mu_out), mu_in - np.nanmean(shift), mu_out)
-            var_in, var_out = _either(var_in, var_out), _either(var_out, var_in)
+            var_in = np.where(np.isnan(var_in), var_out, var_in)
+            mu_in = mu_out + self._shift(mu_in - mu_out, var_in, var_out, panel.held)
             return _log_density(panel.gap, mu_in, var_in) - _log_density(panel.gap, mu_out, var_out)
-        if np.isnan(mu_out).any() or np.isnan(var_out).any():
-            raise NotApplicableError("needs two reference models without the record for each")
         if self.sided == "two":
             return -_log_density(panel.gap, mu_out, var_out)
         return (panel.gap - mu_out) / np.sqrt(var_out)
+
+    def _check_enough(self, held: NDArray[np.bool_]) -> None:
+        """Refuse to judge where too few models hold a record, or too few do not."""
+        each, outside = self._each(), (~held).sum(axis=0).min()
+        if outside < each:
+            raise NotApplicableError(
+                f"needs {each} reference models without each record, some have {outside}"
+            )
+        if self.mode != "online":
+            return
+        inside = held.sum(axis=0)
+        if self.variance == "per_example" and inside.min() < each:
+            raise NotApplicableError(
+                f"needs {each} reference models that hold each record, some have {inside.min()}"
+            )
+        if not inside.any():
+            raise NotApplicableError("needs reference models that hold records in question")
+
+    def _shift(
+        self, d: Float64, var_in: Float64, var_out: Float64, held: NDArray[np.bool_]
+    ) -> Float64:
+        """Return ``μ_in − μ_out``, (n,), drawn towards its mean where few models hold a record."""
+        inside, outside = held.sum(axis=0), (~held).sum(axis=0)
+        mean = np.nanmean(d)
+        error = var_in / np.maximum(inside, 1) + var_out / outside
+        spread = max(0.0, float(np.nanmean((d - mean) ** 2 - error)))
+        share = np.where(inside < _LEAST_FOR_A_VARIANCE, spread / (spread + error), 1.0)
+        return np.asarray(mean + np.where(inside > 0, share * (d - mean), 0.0))
 
     def _normal(self, gaps: Float64, of: NDArray[np.bool_]) -> tuple[Float64, Float64]:
         """Return location and variance, each (n,), of the chosen models; NaN where undefined."""
@@ -148,10 +188,6 @@ class LiRA(ReferenceAttack):
 def _log_density(phi: Float64, mu: Float64, variance: Float64) -> Float64:
     density = -0.5 * (phi - mu) ** 2 / variance - 0.5 * np.log(2 * np.pi * variance)
     return np.asarray(density, dtype=np.float64)
-
-
-def _either(variance: Float64, other: Float64) -> Float64:
-    return np.where(np.isnan(variance), other, variance)
 
 
 def _moved(x: NDArray[np.float32], by: tuple[int, int], flip: bool) -> NDArray[np.float32]:

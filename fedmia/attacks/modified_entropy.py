@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmia.attacks.base import Attack, Knowledge, View
-from fedmia.attacks.series import over_rounds
+from fedmia.attacks.base import Knowledge, NotApplicableError, View
+from fedmia.attacks.one_model import OneModelAttack
 from fedmia.errors import expect
 from fedmia.records import Capability, Examples
 from fedmia.signals import Signals
@@ -19,7 +19,7 @@ _ENOUGH = 30
 
 
 @dataclass(frozen=True)
-class ModifiedEntropy(Attack):
+class ModifiedEntropy(OneModelAttack):
     """Score ``−Mentr`` or, with a threshold for each class, ``τ_y − Mentr``.
 
     ``Mentr(p, y) = −(1 − p_y) log p_y − Σ_{i≠y} p_i log(1 − p_i)``. The paper's attack calls a
@@ -34,17 +34,16 @@ class ModifiedEntropy(Attack):
         ``local``: the target's own last model.
     thresholds
         ``none``; or ``per_class``, where a class with fewer than 30 auxiliary records gets the
-        median of them all.
+        median of them all, and one with none is refused.
     """
 
     model: str = "global"
     thresholds: str = "none"
 
-    needs = frozenset({Capability.GLOBAL_MODEL})
     reference = "song2021systematic"
 
     def __post_init__(self) -> None:
-        expect(self.model in ("global", "local"), "model", self.model, "global or local")
+        super().__post_init__()
         expect(
             self.thresholds in ("none", "per_class"),
             "thresholds",
@@ -54,8 +53,17 @@ class ModifiedEntropy(Attack):
 
     def requirements(self) -> frozenset[Capability]:
         """Return what the chosen model and thresholds need."""
-        model = self.needs if self.model == "global" else frozenset({Capability.CLIENT_UPDATES})
-        return model | ({Capability.AUXILIARY} if self.thresholds == "per_class" else frozenset())
+        also = {Capability.AUXILIARY} if self.thresholds == "per_class" else set()
+        return super().requirements() | also
+
+    def check_records(self, auxiliary: Examples, candidates: Examples) -> None:
+        """Refuse thresholds for classes of which there is no auxiliary record."""
+        missing = np.setdiff1d(candidates.y, auxiliary.y)
+        if self.thresholds == "per_class" and len(missing):
+            raise NotApplicableError(
+                "needs auxiliary records of every class for thresholds=per_class, has none of "
+                f"class {', '.join(map(str, missing[:5]))}{', …' if len(missing) > 5 else ''}"
+            )
 
     def score(
         self, view: View, target: int | None, candidates: Examples, knowledge: Knowledge
@@ -65,6 +73,7 @@ class ModifiedEntropy(Attack):
         if self.thresholds == "none":
             return -mentr
         auxiliary = knowledge.auxiliary
+        self.check_records(auxiliary, candidates)
         known = self._mentr(view, view.signals.of(auxiliary), target)
         tau = np.full(knowledge.num_classes, np.median(known))
         for c in np.flatnonzero(np.bincount(auxiliary.y) >= _ENOUGH):
@@ -73,6 +82,4 @@ class ModifiedEntropy(Attack):
 
     def _mentr(self, view: View, signals: Signals, target: int | None) -> NDArray[np.float64]:
         """Return ``Mentr`` of some records under the chosen model."""
-        if self.model == "global":
-            return np.asarray(signals.mentr_global[-1], dtype=np.float64)
-        return np.asarray(over_rounds(view, signals.mentr_local, target)[-1])
+        return self.last(view, target, lambda: signals.mentr_global, lambda: signals.mentr_local)

@@ -14,7 +14,8 @@ from sklearn.decomposition import PCA
 from sklearn.ensemble import ExtraTreesRegressor
 from threadpoolctl import threadpool_limits
 
-from fedmia.attacks.base import Attack, Knowledge, NotApplicableError, View
+from fedmia.attacks.base import Knowledge, NotApplicableError, View
+from fedmia.attacks.one_model import OneModelAttack
 from fedmia.attacks.reference_models import last_round
 from fedmia.errors import expect
 from fedmia.records import Capability, Examples
@@ -29,7 +30,7 @@ _FLOOR = 0.05  # of the overall standard deviation: no record is predicted bette
 
 
 @dataclass(frozen=True)
-class QuantileRegression(Attack):
+class QuantileRegression(OneModelAttack):
     """Score how far ``φ(x, y)`` lies above what non-members like (x, y) have.
 
     The adversary fits the distribution of ``φ = z_y − logsumexp_{j≠y} z_j`` over its auxiliary
@@ -67,20 +68,14 @@ class QuantileRegression(Attack):
     cheap = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         kinds = ("gaussian", "quantile")
         expect(
             self.distribution in kinds, "distribution", self.distribution, "gaussian or quantile"
         )
         expect(0 < self.level < 1, "level", self.level, "in (0, 1)")
-        expect(self.model in ("global", "local"), "model", self.model, "global or local")
         expect(self.components >= 1, "components", self.components, "at least 1")
         expect(self.trees >= _LEAST_TREES, "trees", self.trees, f"at least {_LEAST_TREES}")
-
-    def requirements(self) -> frozenset[Capability]:
-        """Return what the chosen model needs."""
-        if self.model == "global":
-            return self.needs
-        return frozenset({Capability.CLIENT_UPDATES, Capability.AUXILIARY})
 
     def score(
         self, view: View, target: int | None, candidates: Examples, knowledge: Knowledge

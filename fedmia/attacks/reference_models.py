@@ -39,9 +39,10 @@ class ReferenceAttack(Attack):
     Parameters
     ----------
     mode
-        Who the reference models are. ``online``: shadow models of which about half were trained
-        on the record; ``offline``: shadow models without it; ``clients``: the models that other
-        clients sent in the same round, which cost nothing.
+        Who the reference models are. ``online``: shadow models of which some were trained on the
+        record, half of them where a federation holds half of the candidates or more, else the
+        share that it holds; ``offline``: shadow models without it; ``clients``: the models that
+        other clients sent in the same round, which cost nothing.
     model
         Which model is judged in the modes with shadow models. ``global``: the last global model
         seen, beside those of shadow federations; ``local``: the target's own last model, beside

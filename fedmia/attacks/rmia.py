@@ -64,7 +64,7 @@ class RMIA(ReferenceAttack):
         """Say by what ``a`` is tuned."""
         return "a, by attacking the adversary's own reference models" if self.a is None else ""
 
-    def shadows_needed(self) -> int:
+    def shadows_needed(self, of_federation: float, of_client: float) -> int:
         """Return 2 where ``a`` is tuned: one is attacked with the others."""
         return 2 if self.a is None else int(self.mode != "clients")
 

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmia.attacks.base import Attack, Knowledge, View
-from fedmia.attacks.series import over_rounds
-from fedmia.errors import expect
-from fedmia.records import Capability, Examples
+from fedmia.attacks.base import Knowledge, View
+from fedmia.attacks.one_model import OneModelAttack
+from fedmia.records import Examples
 
 
 @dataclass(frozen=True)
-class YeomLoss(Attack):
+class YeomLoss(OneModelAttack):
     """Score ``−ℓ(w; x, y)``: a record that the model fits well is called a member.
 
     Parameters
@@ -28,20 +27,11 @@ class YeomLoss(Attack):
 
     model: str = "global"
 
-    needs = frozenset({Capability.GLOBAL_MODEL})
     reference = "yeom2018privacy"
-
-    def __post_init__(self) -> None:
-        expect(self.model in ("global", "local"), "model", self.model, "global or local")
-
-    def requirements(self) -> frozenset[Capability]:
-        """Return what the chosen model needs."""
-        return self.needs if self.model == "global" else frozenset({Capability.CLIENT_UPDATES})
 
     def score(
         self, view: View, target: int | None, candidates: Examples, knowledge: Knowledge
     ) -> NDArray[np.float64]:
         """Return the negative loss, shape (n,)."""
-        if self.model == "global":
-            return np.asarray(-view.signals.loss_global[-1], dtype=np.float64)
-        return np.asarray(-over_rounds(view, view.signals.loss_local, target)[-1], dtype=np.float64)
+        seen = view.signals
+        return -self.last(view, target, lambda: seen.loss_global, lambda: seen.loss_local)

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from fedmia.report import page, plots, wording
 from fedmia.report.compare import Comparison, compare
 from fedmia.report.lines import NOT_COMPARED, flatten
+from fedmia.report.style import STYLE
 from fedmia.report.table import (
     CONFOUNDED,
     PAIRED,
@@ -170,5 +171,6 @@ def _fill(template: str, **context: Any) -> str:
         "ranked": wording.ranked,
         "reasons": wording.reasons,
         "tpr_label": wording.tpr_label,
+        "worse_than_chance": wording.worse_than_chance,
     }
-    return environment.get_template(template).render(style=Markup(page.STYLE), **context)
+    return environment.get_template(template).render(style=Markup(STYLE), **context)

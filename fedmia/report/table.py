@@ -212,6 +212,8 @@ def _outcome_table(outcomes: Sequence[Outcome], title: str, first: str) -> Table
         for status, style in (("failed", "red"), ("not_applicable", "dim"))
         for reason, names in wording.reasons(outcomes, status)
     ]
+    if (note := wording.worse_than_chance(outcomes)) is not None:
+        lines.insert(0, Text(note, style="yellow"))
     if lines:
         table.caption = Text("\n").join(lines)
     return table

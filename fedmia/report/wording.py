@@ -75,6 +75,12 @@ def covers_chance(outcome: Measured) -> bool:
     return low <= 0.5 <= high
 
 
+def worse_than_chance(outcomes: Sequence[Outcome]) -> str | None:
+    """Return a note on rows whose interval is wholly below one half, ``None`` without any."""
+    below = [row["name"] for row in measured(outcomes) if row["auc_ci"][1] < 0.5]
+    return f"worse than chance: {', '.join(below)}: is the direction right?" if below else None
+
+
 def strongest(result: Result) -> Measured | None:
     """Return the attack with the highest AUC, ``None`` where none was measured."""
     return max(measured(result["attacks"]), key=lambda a: a["auc"], default=None)

@@ -121,6 +121,7 @@ class Codec:
         ProtocolError
             For a weight out of range, or a value that is not finite.
         """
+        weight = min(weight, 1) if self.max_weight == 1 else weight
         if not 1 <= weight <= self.max_weight:
             raise ProtocolError(
                 f"weight {weight}: expected in 1..{self.max_weight} (max_weight); it would not fit"

@@ -11,7 +11,7 @@ from fedmia.secagg import shamir
 from fedmia.secagg.codec import Words
 from fedmia.secagg.errors import ProtocolError
 from fedmia.secagg.graph import neighbours
-from fedmia.secagg.keys import agree, new_private, public_of
+from fedmia.secagg.keys import agree_all, new_private, public_of
 from fedmia.secagg.masks import add_mask
 from fedmia.secagg.member import Peer, pair_seeds
 from fedmia.secagg.protocol import SESSION_BYTES, Protocol, context_of
@@ -175,8 +175,7 @@ class Execution:
 
 def check_keys(peer: Peer) -> None:
     """Raise ``ProtocolError`` if nobody could agree on a secret with one of a client's keys."""
-    for key in (peer.mask_key, peer.share_key):
-        agree(new_private(), key, b"")
+    agree_all(new_private(), [peer.mask_key, peer.share_key], b"")
 
 
 def enough(found: int, needed: int, what: str) -> None:

@@ -112,14 +112,19 @@ class Protocol:
     def fewest(self, asked: int) -> int:
         """Return how many of the clients asked must survive for the sum to be opened.
 
-        With fewer the noise would be too small, or a graph that is not complete might fall apart:
-        the sum of each part would be seen (Bell et al. 2020, Section 3, for at most ``dropout``).
+        With fewer the noise would be too small, or a graph that is not complete might fall apart,
+        and the sum of each part be seen: the bounds hold for at most ``dropout`` of the clients
+        (:func:`fedmia.secagg.graph.degree_for`), and a ring whose clients each have k neighbours
+        holds together as long as those lost and those who collude are fewer than k.
         """
         least = self.shares_needed + 1
         if self.noise:
             least = max(least, self.mechanism(1).min_survivors)
         if self.degree < asked - 1:
-            least = max(least, asked - ceil(Fraction(str(self.dropout)) * asked))
+            lost, colluding = (
+                ceil(Fraction(str(share)) * asked) for share in (self.dropout, self.corrupt)
+            )
+            least = max(least, asked - max(lost, self.degree - 1 - colluding))
         return least
 
     @cached_property
@@ -143,7 +148,6 @@ class Protocol:
         word is then 1, and so that of the sum the number of clients.
         """
         if not self.noise:
-            weight = min(weight, 1) if self.max_weight == 1 else weight
             return self.codec.encode(delta, metrics, weight), list(metrics)
         update = flatten(delta)
         integers = self.mechanism(len(update)).encode(update, _rotation(context))

@@ -15,6 +15,9 @@ KEYS, SHARES, CONSISTENCY, UNMASK = (
 )
 """Actions of the query messages, in the order of the protocol; training comes third."""
 
+DECRYPT = "homomorphic_decrypt"
+"""The action of the message that asks a client to decrypt a sum."""
+
 RECORD = "secagg"
 """The name of the protocol's record in a message, and of a client's secrets in its state."""
 
@@ -31,10 +34,10 @@ class Told:
     """
 
     def __init__(self, message: Message) -> None:
-        record = message.content.config_records.get(RECORD)
-        if record is None:
+        record = message.content.get(RECORD)
+        if not isinstance(record, ConfigRecord):
             raise ProtocolError("a message without the record of the protocol")
-        self._record: ConfigRecord = record
+        self._record = record
 
     def one(self, name: str, kind: type[T]) -> T:
         """Return a single value."""

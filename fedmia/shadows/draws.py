@@ -22,6 +22,47 @@ def scaled(sizes: Sequence[int], num_records: int) -> tuple[int, ...]:
     return tuple(lowered)
 
 
+def at_most_half(size: int, num_records: int) -> int:
+    """Return how many of a pool's records one training set of ``size`` records holds."""
+    return min(size, num_records // 2)
+
+
+def federations(
+    labels: Sequence[NDArray[np.int64]],
+    sizes: Sequence[int],
+    count: int,
+    rng: np.random.Generator,
+) -> list[list[Indices]]:
+    """Draw who holds what in ``count`` federations, by federation and client.
+
+    Parameters
+    ----------
+    labels
+        Of the records of each pool. A federation holds half of the first pool, or as many of it
+        as it holds at all, then of the next; each record of a pool is in nearly as many
+        federations as any other of it.
+    sizes
+        Records a client; together at most half of each pool.
+    count
+        Federations.
+    rng
+        Source of all draws.
+
+    Returns
+    -------
+    list
+        Positions in the pools put one after another.
+    """
+    starts = np.cumsum([0, *(len(pool) for pool in labels[:-1])])
+    everything, left, by_pool = np.concatenate(labels), sum(sizes), []
+    for start, pool in zip(starts, labels, strict=True):
+        size = at_most_half(left, len(pool))
+        by_pool.append([start + chosen for chosen in training_sets(pool, size, count, rng)])
+        left -= size
+    sets = [np.concatenate(parts) for parts in zip(*by_pool, strict=True)]
+    return [dealt(records, everything[records], sizes, rng) for records in sets]
+
+
 def training_sets(
     labels: NDArray[np.int64], size: int, count: int, rng: np.random.Generator
 ) -> list[Indices]:

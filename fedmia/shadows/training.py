@@ -30,16 +30,16 @@ from torch import nn
 
 from fedmia.errors import expect
 from fedmia.knowledge import References, ShadowFederation
-from fedmia.observe import Observer
 from fedmia.records import Capability, Examples, Params
 from fedmia.seeding import generator, torch_seed
 from fedmia.shadows import references
-from fedmia.shadows.draws import dealt, scaled, training_sets
+from fedmia.shadows.draws import federations, scaled
 from fedmia.shadows.fitting import Fitter
 from fedmia.shadows.rounds import average
 from fedmia.shadows.stacked import Stacked
 from fedmia.shadows.watched import watch
 from fedmia.site import Trainer
+from fedmia.vantages import Vantage
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +71,8 @@ class ShadowTraining:
         S, the reference models.
     num_federations
         Shadow federations watched round by round.
-    observer
-        From where they are watched.
+    vantage
+        From where they are watched; their nodes are numbered as clients are, from 0.
     seed
         Of all draws, batches and weights.
     folder
@@ -99,7 +99,7 @@ class ShadowTraining:
     num_rounds: int
     num_models: int
     num_federations: int
-    observer: Observer
+    vantage: Vantage
     seed: int
     folder: Path | None = None
     on_progress: Callable[[int, int], None] | None = None
@@ -115,8 +115,9 @@ class ShadowTraining:
     def federations(self, online: bool = False) -> References:
         """Return the S global models after T rounds of shadow federations.
 
-        With ``online`` the records are drawn from the candidates, or from candidates and
-        auxiliary records where the former are less than twice what a federation holds.
+        With ``online`` the records are drawn from the candidates. Half of the models hold a
+        candidate if a federation is as large as half of the candidates or larger, and is filled up
+        with auxiliary records; else it is the share of the candidates that a federation holds.
         """
         key = f"federations online={online}"
         if key not in self._models:
@@ -175,9 +176,10 @@ class ShadowTraining:
     def _references(
         self, key: str, starts: Stacked, sizes: Sequence[int], num_rounds: int, online: bool
     ) -> References:
-        pool = self._pool(sum(sizes), online)
-        sizes = self._sizes(sizes, pool)
-        shards = self._shards(f"{key.split()[0]} {online}", pool, sizes, self.num_models)
+        pools = [self.candidates, self.auxiliary] if online else [self.auxiliary]
+        sizes = self._sizes(sizes, pools)
+        shards = self._shards(f"{key.split()[0]} {online}", pools, sizes, self.num_models)
+        pool = _joined(pools)
         identity = self._identity(key, pool, sizes, num_rounds, shards, *starts.values())
         file = self._home / f"{key.split()[0]}-{identity}.safetensors"
         if (found := references.load(file, self.model, pool)) is not None:
@@ -199,10 +201,10 @@ class ShadowTraining:
     @cached_property
     def _watched(self) -> list[ShadowFederation]:
         pool = self.auxiliary
-        sizes = self._sizes(self.shard_sizes, pool)
-        shards = self._shards("transcripts", pool, sizes, self.num_federations)
+        sizes = self._sizes(self.shard_sizes, [pool])
+        shards = self._shards("transcripts", [pool], sizes, self.num_federations)
         starts = self._starts(self.num_federations)
-        place = f"transcripts {self.observer.vantage} {self.observer.participant}"
+        place = f"transcripts {self.vantage}"
         identity = self._identity(place, pool, sizes, self.num_rounds, shards, *starts.values())
         return watch(
             self._fitter,
@@ -210,38 +212,30 @@ class ShadowTraining:
             pool,
             shards,
             self.num_rounds,
-            self.observer,
+            self.vantage,
             torch_seed(self.seed, "shadow transcripts"),
             self._home / f"transcripts-{identity}",
             self.on_progress,
         )
 
-    def _pool(self, size: int, online: bool) -> Examples:
-        if not online:
-            return self.auxiliary
-        if 2 * size <= len(self.candidates):
-            return self.candidates
-        both = self.candidates, self.auxiliary
-        return Examples(np.concatenate([e.x for e in both]), np.concatenate([e.y for e in both]))
-
-    def _sizes(self, sizes: Sequence[int], pool: Examples) -> tuple[int, ...]:
+    def _sizes(self, sizes: Sequence[int], pools: Sequence[Examples]) -> tuple[int, ...]:
         needed = f"at least {2 * len(sizes)} records, two for each shadow client"
-        expect(len(pool) >= 2 * len(sizes), "auxiliary", len(pool), needed)
-        lowered = scaled(sizes, len(pool))
+        halves = sum(len(pool) // 2 for pool in pools)
+        expect(halves >= len(sizes), "auxiliary", len(self.auxiliary), needed)
+        lowered = scaled(sizes, 2 * halves)
         if lowered != tuple(sizes):
             log.info("shadow shards hold %d records, not %d", sum(lowered), sum(sizes))
         return lowered
 
     def _shards(
-        self, purpose: str, pool: Examples, sizes: Sequence[int], count: int
+        self, purpose: str, pools: Sequence[Examples], sizes: Sequence[int], count: int
     ) -> list[list[NDArray[np.int64]]]:
         rng = generator(self.seed, f"shadow shards {purpose}")
-        sets = training_sets(pool.y, sum(sizes), count, rng)
-        return [dealt(records, pool.y[records], sizes, rng) for records in sets]
+        return federations([pool.y for pool in pools], sizes, count, rng)
 
     def _starts(self, count: int) -> Stacked:
         state = self.model.state_dict()
-        if Capability.MANY_ROUNDS in self.observer.kind.shows:
+        if Capability.MANY_ROUNDS in self.vantage.shows:
             return {k: v.detach().cpu().expand(count, *v.shape) for k, v in state.items()}
         models = []
         with torch.random.fork_rng(devices=[]):
@@ -265,6 +259,11 @@ class ShadowTraining:
             yield
         finally:
             self.seconds += time.perf_counter() - start
+
+
+def _joined(pools: Sequence[Examples]) -> Examples:
+    x, y = zip(*((pool.x, pool.y) for pool in pools), strict=True)
+    return Examples(np.concatenate(x), np.concatenate(y))
 
 
 def _digest(*parts: Any) -> str:

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmia.knowledge import ShadowFederation, View
-from fedmia.observe import Observer, Vantage
 from fedmia.records import Examples, Observation, Params, Update, difference
 from fedmia.seeding import generator
 from fedmia.shadows.fitting import Fitter
@@ -17,6 +16,7 @@ from fedmia.shadows.rounds import average
 from fedmia.shadows.stacked import Stacked
 from fedmia.signals import Signals
 from fedmia.transcript import Transcript, TranscriptError, TranscriptWriter
+from fedmia.vantages import Participant, Vantage
 
 Parts = Sequence[NDArray[np.int64]]
 """Positions of each client's records in the pool."""
@@ -28,7 +28,7 @@ def watch(
     pool: Examples,
     shards: Sequence[Parts],
     num_rounds: int,
-    observer: Observer,
+    vantage: Vantage,
     seed: int,
     folder: Path,
     on_progress: Callable[[int, int], None] | None = None,
@@ -43,15 +43,14 @@ def watch(
         The records; those that no client of a federation holds are its non-members.
     shards
         By federation and client.
-    observer
-        From where to watch.
+    vantage
+        From where to watch; nodes are numbered as clients are.
     seed
         Of batches and of the order of the candidates.
     folder
         Holds one folder a federation, and its signals in that.
     """
     nodes = tuple(range(len(shards[0])))
-    vantage = observer.stand({k: k for k in nodes})
     if (transcripts := _read(folder, len(shards), vantage, nodes, num_rounds)) is None:
         partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
         shutil.rmtree(partial, ignore_errors=True)
@@ -60,7 +59,7 @@ def watch(
         partial.rename(folder)
         transcripts = [Transcript(_place(folder, f)) for f in range(len(shards))]
     return [
-        _federation(fitter, transcript, pool, parts, observer, generator(seed, "candidates", f))
+        _federation(fitter, transcript, pool, parts, vantage, generator(seed, "candidates", f))
         for f, (transcript, parts) in enumerate(zip(transcripts, shards, strict=True))
     ]
 
@@ -77,7 +76,8 @@ def _record(
     on_progress: Callable[[int, int], None] | None,
 ) -> None:
     writers = [
-        TranscriptWriter(_place(folder, f), vantage.name, vantage.shows) for f in range(len(shards))
+        TranscriptWriter(_place(folder, f), vantage.name, vantage.shows, vantage.hides_updates)
+        for f in range(len(shards))
     ]
     num_clients = len(shards[0])
     nodes = tuple(range(num_clients))
@@ -104,7 +104,7 @@ def _federation(
     transcript: Transcript,
     pool: Examples,
     parts: Parts,
-    observer: Observer,
+    vantage: Vantage,
     rng: np.random.Generator,
 ) -> ShadowFederation:
     """Return one federation, its candidates in an order that says nothing of membership."""
@@ -113,9 +113,9 @@ def _federation(
         holder[part] = k
     order = rng.permutation(len(pool))
     nodes: tuple[int | None, ...] = tuple(range(len(parts)))
-    if not observer.kind.per_client:
-        if observer.vantage == "participant":
-            order = order[holder[order] != observer.participant]
+    if not vantage.per_client:
+        if isinstance(vantage, Participant):
+            order = order[holder[order] != vantage.node_id]
         nodes, holder = (None,), np.minimum(holder, 0)
     candidates = pool[order]
     signals = Signals(transcript, fitter.model, candidates, transcript.path / "signals")

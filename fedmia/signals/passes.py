@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fedmia.records import Examples
 from fedmia.signals.identity import identify
 from fedmia.signals.store import Arrays, remember
-from fedmia.signals.sweeps import BY_CLIENT, Sweeps
+from fedmia.signals.sweeps import BY_CLIENT, OF_SUMS, Sweeps
 
 
 class Passes:
@@ -34,7 +34,8 @@ class Passes:
         Raises
         ------
         FloatingPointError
-            If one of their numbers is not finite, those of absent clients excepted.
+            If one of their numbers is not finite, those of absent clients excepted and those of
+            sums that were not seen.
         """
         if name not in self._arrays:
             start = time.perf_counter()
@@ -57,6 +58,11 @@ class Passes:
         present = np.array([[k in row for k in nodes] for row in seen], dtype=np.bool_)
         return present.reshape(len(transcript), len(nodes))
 
+    @cached_property
+    def summed(self) -> tuple[bool, ...]:
+        """Whether a round's aggregate was seen, (T,)."""
+        return self.sweeps.transcript.summed
+
     def _compute(self, name: str) -> None:
         groups = self.sweeps.groups()
         group = next(g for g, (layout, _) in groups.items() if name in layout)
@@ -73,6 +79,8 @@ class Passes:
             finite = np.isfinite(row)
             if name in BY_CLIENT:
                 finite[~self.present[t]] = True
+            if name in OF_SUMS and not self.summed[t]:
+                finite[:] = True
             if finite.all():
                 continue
             rounds = self.sweeps.transcript.rounds

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from fedmia.records import Capability, Examples
+from fedmia.records import Examples
 from fedmia.signals.gradients import trainable
 from fedmia.signals.passes import Passes
 from fedmia.signals.sweeps import Sweeps
 from fedmia.transcript import Transcript
+from fedmia.vantages import named
 
 Float64 = NDArray[np.float64]
 Float32 = NDArray[np.float32]
@@ -24,7 +25,8 @@ class Signals:
 
     Each array is computed when it is first asked for, together with those that share its passes,
     and kept under ``cache`` where later runs on the same transcript find it. The model runs in
-    eval mode. What a client did not send is NaN; everything else is finite, or asking for it
+    eval mode. What a client did not send is NaN, and so is what a round came to where that was not
+    seen; everything else is finite, or asking for it
     raises ``FloatingPointError``: finite logits have finite losses, so that an infinite one also
     means a network or a record that is broken.
 
@@ -168,6 +170,16 @@ class Signals:
         return self._rows("update_norm")
 
     @property
+    def aggregate_inner(self) -> Float32:
+        """``⟨∇ℓ(w^t; x, y), u^t⟩`` with ``u^t = w^t − w^{t+1}``: (T, n), NaN where not seen."""
+        return self._sums("aggregate_inner")
+
+    @property
+    def aggregate_cosine(self) -> Float32:
+        """``aggregate_inner / (‖∇ℓ‖ ‖u^t‖)``, 0 where either norm is 0: (T, n)."""
+        return self._sums("aggregate_cosine")
+
+    @property
     def parameter_norm(self) -> Float32:
         """``‖∇_p ℓ(w^t; x, y)‖₂`` of each of ``parameters``: (T, P, n)."""
         return self._rows("parameter_norm")
@@ -217,12 +229,13 @@ class Signals:
     def until(self, rounds: int) -> "Signals":
         """Return the signals as they were after the first ``rounds`` visible rounds.
 
-        Who sees the updates has aggregated them by then, and knows the next model too. Whatever
-        either object computes is shared, not computed again.
+        Who sees what comes of every round knows the next model by then. Whatever either object
+        computes is shared, not computed again.
         """
         early = copy.copy(self)
         early.rounds = self.rounds[:rounds]
-        ahead = Capability.CLIENT_UPDATES in self._passes.sweeps.transcript.shows
+        vantage = named(self._passes.sweeps.transcript.vantage)
+        ahead = vantage is not None and vantage.every_round
         early.rounds_global = self.rounds_global[: rounds + ahead]
         early._stop = rounds
         return early
@@ -240,6 +253,13 @@ class Signals:
         every = name == "grad_norm" or name.endswith("_global")
         stop = len(self.rounds_global) if every else self._stop
         return self._passes.rows(name, stop)
+
+    def _sums(self, name: str) -> NDArray[Any]:
+        """Return rows of what is known once the next model is seen, as that of the last may not."""
+        rows = self._rows(name)
+        if len(self.rounds_global) > len(self.rounds) or not len(rows):
+            return rows
+        return np.concatenate([rows[:-1], np.full_like(rows[-1:], np.nan)])
 
     def _row(self, t: int, k: int | None) -> int:
         row = range(len(self.rounds_global if k is None else self.rounds))[t]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedmia.records import Examples, Params, Update
+from fedmia.records import Examples, Observation
 from fedmia.signals.forward import entropies, logits_of, loss_and_gap
 from fedmia.signals.gradients import Directions, Route, nowhere, trainable
 from fedmia.signals.last_layer import last_layer_norm
@@ -25,6 +25,9 @@ BY_CLIENT = frozenset(
     }
 )
 """Arrays of shape (T, K, …)."""
+
+OF_SUMS = frozenset({"aggregate_inner", "aggregate_cosine"})
+"""Arrays of shape (T, n), NaN in rounds whose aggregate was not seen."""
 
 Measured = Iterator[tuple[slice, Mapping[str, Tensor]]]
 """Chunks of the candidates with what was measured of them under the model as it stands."""
@@ -64,6 +67,8 @@ class Sweeps:
                     "inner": ((T, K, n), f4),
                     "cosine": ((T, K, n), f4),
                     "update_norm": ((T, K), f4),
+                    "aggregate_inner": ((T, n), f4),
+                    "aggregate_cosine": ((T, n), f4),
                 },
                 self._totals,
             ),
@@ -103,31 +108,31 @@ class Sweeps:
 
     def network(self, row: int, column: int | None) -> nn.Module:
         """Return a copy of the model with the weights of a row, or of a client that was present."""
-        params, updates = self._models(row)
+        seen = self._round(row)
         node = None if column is None else self.nodes[column]
         model = copy.deepcopy(self.model)
-        load(model, params, next((u for u in updates if u.node_id == node), None))
+        load(model, seen.params, next((u for u in seen.updates if u.node_id == node), None))
         return model
 
-    def _models(self, row: int) -> tuple[Params, tuple[Update, ...]]:
+    def _round(self, row: int) -> Observation:
+        """Return what was seen of a round, or the final model as one in which nothing moved."""
         if row == len(self.transcript) and self.final is not None:
-            return self.final, ()
-        observation = self.transcript[row]
-        return observation.params, observation.updates
+            return Observation(0, self.final, ())
+        return self.transcript[row]
 
     def _globally(self, measure: _Measure, arrays: Arrays) -> None:
         for row in range(len(self.transcript) + (self.final is not None)):
-            load(self.model, self._models(row)[0])
+            load(self.model, self._round(row).params)
             for chunk, values in measure():
                 for name, value in values.items():
                     arrays[f"{name}_global"][row, chunk] = value
 
     def _locally(self, measure: _Measure, arrays: Arrays) -> None:
         for t in range(len(self.transcript) if self.nodes else 0):
-            params, updates = self._models(t)
-            for update in updates:
+            seen = self._round(t)
+            for update in seen.updates:
                 k = self.nodes.index(update.node_id)
-                load(self.model, params, update)
+                load(self.model, seen.params, update)
                 for chunk, values in measure():
                     for name, value in values.items():
                         arrays[f"{name}_local"][t, k, chunk] = value
@@ -154,28 +159,36 @@ class Sweeps:
 
     def _totals(self, arrays: Arrays) -> None:
         for row in range(len(arrays["grad_norm"])):
-            params, updates = self._models(row)
-            load(self.model, params)
-            columns = [self.nodes.index(u.node_id) for u in updates]
-            directions, lengths, _ = unit_directions(self.model, updates)
+            seen = self._round(row)
+            load(self.model, seen.params)
+            columns = [self.nodes.index(u.node_id) for u in seen.updates]
+            K, moves = len(columns), [u.delta for u in seen.updates]
+            if seen.aggregate is not None:
+                moves.append(seen.aggregate)
+            directions, lengths, _ = unit_directions(self.model, moves)
             if columns:
-                arrays["update_norm"][row, columns] = lengths.float()
+                arrays["update_norm"][row, columns] = lengths[:K].float()
             for chunk, residuals, squares, dots in self._reduced(directions):
                 norms = squares.sum(1).sqrt()
                 norm = residuals * norms
                 arrays["grad_norm"][row, chunk] = norm.float()
+                cosine = (dots.sum(2) / torch.where(norms == 0, 1, norms)[:, None]).T
+                inner = cosine * norm * lengths[:, None]
                 if columns:
-                    cosine = (dots.sum(2) / torch.where(norms == 0, 1, norms)[:, None]).T
-                    arrays["cosine"][row, columns, chunk] = cosine.float()
-                    inner = cosine * norm * lengths[:, None]
-                    arrays["inner"][row, columns, chunk] = inner.float()
+                    arrays["cosine"][row, columns, chunk] = cosine[:K].float()
+                    arrays["inner"][row, columns, chunk] = inner[:K].float()
+                if seen.aggregate is not None:
+                    arrays["aggregate_cosine"][row, chunk] = cosine[K].float()
+                    arrays["aggregate_inner"][row, chunk] = inner[K].float()
 
     def _parts(self, arrays: Arrays) -> None:
         for t in range(len(self.transcript)):
-            params, updates = self._models(t)
-            load(self.model, params)
-            columns = [self.nodes.index(u.node_id) for u in updates]
-            directions, lengths, parts = unit_directions(self.model, updates)
+            seen = self._round(t)
+            load(self.model, seen.params)
+            columns = [self.nodes.index(u.node_id) for u in seen.updates]
+            directions, lengths, parts = unit_directions(
+                self.model, [u.delta for u in seen.updates]
+            )
             if columns:
                 arrays["parameter_update_norm"][t, columns] = parts.float()
             for chunk, residuals, squares, dots in self._reduced(directions):

@@ -31,17 +31,17 @@ def load(model: nn.Module, params: Params, update: Update | None = None) -> None
 
 
 def unit_directions(
-    model: nn.Module, updates: Sequence[Update]
+    model: nn.Module, moves: Sequence[Params]
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Return the unit vectors along ``u = −Δ``, the lengths of K updates and of their parts.
+    """Return the unit vectors along ``u = −Δ``, the lengths of K moves Δ and of their parts.
 
-    The unit vectors come by trainable parameter, (K, *its shape); an update of length 0 has
+    The unit vectors come by trainable parameter, (K, *its shape); a move of length 0 has
     direction 0. Lengths (K,) and those of the P parameters' parts (K, P) are float64.
     """
     stacked = {
         name: torch.from_numpy(
-            np.array([_descent(u, name, parameter) for u in updates], dtype=np.float32).reshape(
-                len(updates), *parameter.shape
+            np.array([_descent(d, name, parameter) for d in moves], dtype=np.float32).reshape(
+                len(moves), *parameter.shape
             )
         )
         for name, parameter in trainable(model).items()
@@ -54,8 +54,8 @@ def unit_directions(
     return stacked, lengths, squares.sqrt()
 
 
-def _descent(update: Update, name: str, parameter: Tensor) -> Any:
-    return -update.delta[name] if name in update.delta else np.zeros(parameter.shape)
+def _descent(delta: Params, name: str, parameter: Tensor) -> Any:
+    return -delta[name] if name in delta else np.zeros(parameter.shape)
 
 
 def _mismatch(params: Params, state: Mapping[str, Any]) -> str:

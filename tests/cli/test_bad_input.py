@@ -64,7 +64,12 @@ REFUSED = [
     (
         "partition.samples_per_client=15",
         "partition.samples_per_client=15: expected a multiple of the 10 classes "
-        "(stratified split impossible)",
+        "(stratified split impossible); try partition.samples_per_client=20",
+    ),
+    (
+        "dataset=purchase_like partition.samples_per_client=20",
+        "partition.samples_per_client=20: expected a multiple of the 100 classes "
+        "(stratified split impossible); try partition.samples_per_client=100",
     ),
     (
         "partition.samples_per_client=2000",

@@ -97,7 +97,7 @@ def test_overrides_of_an_attack_are_honoured(fedmia, run_dir):
     assert aucs(result)["fedmia_i"] != own["fedmia_i"]
 
 
-@pytest.mark.parametrize("vantage", ["final_model", "participant"])
+@pytest.mark.parametrize("vantage", ["aggregate", "final_model", "participant"])
 def test_a_run_can_be_attacked_from_where_less_is_seen(fedmia, run, run_dir, vantage):
     again = fedmia("attack", run_dir, f"observer.vantage={vantage}")
     assert again.code == 0, again.err
@@ -201,7 +201,9 @@ def test_list_shows_every_option_of_all_groups_or_of_one(fedmia):
     assert "attack=fedmia " in attacks
     assert "dataset=" not in attacks
     said = one_line(fedmia("list", "nonsense"))
-    assert said.startswith("group=nonsense: expected one of attack, client, dataset, ")
+    assert said.startswith(
+        "group=nonsense: expected one of attack, client, client/defenses, dataset, "
+    )
 
 
 @pytest.mark.parametrize("verb", [[], ["run"], ["attack"], ["report"], ["list"]])

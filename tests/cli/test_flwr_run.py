@@ -80,6 +80,20 @@ def test_the_same_experiment_runs_as_a_flower_app(flwr_home, tmp_path):
         assert (run_dir / name).exists()
 
 
+def test_secure_aggregation_runs_as_a_flower_app(flwr_home, tmp_path):
+    chosen = "strategy=secagg_plus attack=[aggregate_cosine,avg_cosine]"
+    done = run(flwr_home, f"{SMALL} {chosen} output_dir={tmp_path}")
+    assert status_of_newest(flwr_home) == "finished:completed", done.stdout + done.stderr
+    ((_, result),) = results.find([tmp_path])
+    on_the_sum, on_clients = result["attacks"]
+    assert result["status"] == "ok"
+    assert result["faults"] == []
+    assert on_the_sum["status"] == "ok"
+    assert on_clients["status"] == "not_applicable"
+    assert "under secagg_plus shows only their sum" in on_clients["reason"]
+    assert result["utility"]["test_accuracy"] > 0.3
+
+
 def test_bad_overrides_fail_the_run_and_say_why(flwr_home, tmp_path):
     done = run(flwr_home, f"{SMALL} nmu_rounds=3 output_dir={tmp_path}")
     assert "failed" in status_of_newest(flwr_home)

@@ -20,6 +20,13 @@ def test_a_curious_participant_is_not_asked_about_its_own_records(fedmia, tmp_pa
     assert "180 members, 900 non-members" in " ".join(said.out.split())
 
 
+def test_records_that_the_adversary_knows_are_not_counted(fedmia, tmp_path):
+    """Of 20 members a client, 2 of each class, it knows 1; and as many held-out records."""
+    said = fedmia("plan", f"output_dir={tmp_path}", "knowledge.known_members=0.5")
+
+    assert "100 members, 890 non-members" in " ".join(said.out.split())
+
+
 @pytest.mark.parametrize("override", ["num_clients=0", "candidates.nonmembers=3", "attack=[]"])
 def test_a_plan_refuses_what_a_run_would_refuse(fedmia, override):
     said = fedmia("plan", override)

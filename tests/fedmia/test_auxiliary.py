@@ -49,15 +49,35 @@ def test_shifted_images_are_turned_and_blurred_each_for_itself():
 
 
 def test_another_data_set_takes_shape_and_labels_of_ours():
-    other = Dataset(np.array([[0, 1, 2], [3, 3, 3]], np.float32), np.array([0, 4]), tuple("abcde"))
-    ours = Dataset(np.zeros((1, 1, 1, 5), np.float32), np.array([0]), ("p", "q", "r"))
+    other = Dataset(np.array([[0, 1, 2], [4, 1, 8]], np.float32), np.array([0, 4]), tuple("abcde"))
+    ours = Dataset(
+        np.array([[-1, 1, 3, 0, 2]], np.float32).reshape(1, 1, 1, 5), np.array([0]), tuple("pqr")
+    )
 
-    made = auxiliary.adapted(other, ours)
+    made = auxiliary.rescaled(auxiliary.reshaped(other, ours), ours)
 
+    assert auxiliary.reshaped(other, ours).x[0].ravel().tolist() == [0, 0.5, 1, 1.5, 2]
+    # and [4, 2.5, 1, 4.5, 8]; the middle one says nothing
+    sign, mean, deviation = np.array([-1, -1, 0, -1, -1]), 1, 2**0.5
     assert made.x.shape == (2, 1, 1, 5)
-    assert made.x[0].ravel().tolist() == [0, 0.5, 1, 1.5, 2]
-    assert made.x[1].ravel().tolist() == [3] * 5
+    assert made.x[0].ravel() == pytest.approx(mean + deviation * sign)
+    assert made.x[1].ravel() == pytest.approx(mean - deviation * sign)
     assert made.y.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1e6])
+def test_another_data_set_is_brought_to_the_scale_of_ours_whatever_its_own(unit):
+    ours = Dataset(rng().random((50, 1, 4, 4), np.float32), np.arange(50) % 2, ("p", "q"))
+    table = (unit * (5 + rng(1).normal(size=(400, 9)))).astype(np.float32)
+
+    other = auxiliary.reshaped(Dataset(table, np.arange(400) % 3, tuple("abc")), ours)
+    made = auxiliary.rescaled(other, ours)
+
+    assert ours.x.min() <= made.x.min() < made.x.max() <= ours.x.max()
+    assert made.x.mean() == pytest.approx(ours.x.mean(), abs=0.02)
+    assert made.x.std() == pytest.approx(ours.x.std(), rel=0.15)
+    middle = (made.x[:, 0, 0, 0] > ours.x.min()) & (made.x[:, 0, 0, 0] < ours.x.max())
+    assert np.corrcoef(made.x[middle, 0, 0, 0], table[middle, 0])[0, 1] > 0.999
 
 
 @pytest.mark.parametrize(("share", "size"), [(0, 0), (0.1, 20), (1, 200)])
@@ -89,6 +109,8 @@ def test_another_domain_comes_from_another_data_set():
 
     assert other.auxiliary.x.shape == (569, 1, 8, 8)
     assert set(other.auxiliary.y) == {0, 1}
+    assert other.auxiliary.x.min() >= 0, "pixels are not negative, standardised columns are"
+    assert other.auxiliary.x.max() <= 1
 
 
 def test_auxiliary_records_that_are_evaluated_are_refused():

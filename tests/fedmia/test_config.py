@@ -246,9 +246,9 @@ class TestPluginsFromOutside:
             once = [f"{first} in", f"{second} in", f"{second} out", f"{first} out"]
             assert seen == once * 4
             seen.clear()
-        assert refusal("client/defenses=[x]", config_dirs=dirs) == (
-            "client/defenses=x: expected one of inner, outer"
-        )
+        said = refusal("client/defenses=[x]", config_dirs=dirs)
+        assert said.startswith("client/defenses=x: expected one of ")
+        assert {"inner,", "outer,", "secagg_plus"} <= set(said.split())
         said = refusal("client/defenses=[outer]", "client.defenses.outer.nam=x", config_dirs=dirs)
         assert said.startswith("client.defenses.outer.nam: unknown key; did you mean name?")
 

@@ -49,16 +49,42 @@ def guards(attacks=None, baselines=None, **facts) -> dict[str, tuple[str, str]]:
 def test_a_clean_run_passes_every_guard_that_can_be_judged():
     found = guards()
     assert {name for name, (status, _) in found.items() if status in ("warn", "fail")} == set()
-    assert len(found) == 15
+    assert len(found) == 16
     assert found["fixed candidates"] == ("pass", "one list for all attacks, 0123456789ab")
     assert found["utility"][0] == found["seeds"][0] == "pass"
     assert all("\n" not in detail for _, detail in found.values())
+
+
+def test_masked_words_are_judged_where_there_are_some():
+    seen: Any = {"words": 5000, "bit_p": 0.5, "byte_p": 0.25, "pair_p": 1.0, "verdict": "uniform"}
+    said = "p = 0.5 (bits), 0.25 (bytes), 1 (pairs)"
+    assert "masked words" not in guards()
+    assert guards(leak_check=seen)["masked words"] == (
+        "pass",
+        f"5,000 masked words look uniform: {said}",
+    )
+    assert guards(leak_check=seen | {"verdict": "not uniform"})["masked words"][0] == "fail"
+    assert guards(leak_check=seen | {"verdict": "too few words"})["masked words"][0] == "info"
 
 
 def test_the_guards_follow_the_schema():
     follows(check([attack()], [blind()], **FACTS), list[Guard], "guards")
     with pytest.raises(MismatchError, match=r"guards.*status='x': expected"):
         follows([{"name": "n", "status": "x", "detail": ""}], list[Guard], "guards")
+
+
+def test_an_attack_that_is_wholly_below_one_half_may_have_the_wrong_direction():
+    asks = "is the score's direction right?"
+    assert guards([attack(), attack("b", 0.48)])["direction"][0] == "pass"
+    assert guards([attack(), attack("b", 0.2)])["direction"] == (
+        "warn",
+        f"worse than chance: b; beyond what 2 attacks explain; {asks}",
+    )
+    some = [attack("b", 0.469)] + [attack(str(i)) for i in range(19)]
+    assert guards(some)["direction"] == (
+        "warn",
+        f"worse than chance: b; no more than what 20 attacks explain; {asks}",
+    )
 
 
 @pytest.mark.parametrize(("shared", "repeated"), [(2, 0), (0, 3)])

@@ -3,19 +3,9 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
 from fedmia.arrays import to_record
-from fedmia.errors import ConfigError
 from fedmia.grid.base import LocalGrid
-from fedmia.observe import (
-    DivergedError,
-    EveryClientFailedError,
-    Fault,
-    FinalModel,
-    ObservedGrid,
-    Observer,
-    Participant,
-    Server,
-)
-from fedmia.records import KNOWLEDGE, Capability, Observation, Update
+from fedmia.observe import DivergedError, EveryClientFailedError, Fault, ObservedGrid
+from fedmia.records import MASKED, WORDS
 
 SENT = {
     "w": np.array([[1.0, 2.0], [3.0, 4.0]], dtype=np.float32),
@@ -447,58 +437,103 @@ def test_a_reply_without_arrays_moved_nothing_that_is_known():
     assert [dict(u.delta) for u in seen[0].updates] == [{}, {}, {}]
 
 
-# the vantages
-
-FULL = Observation(3, SENT, (5, 8), (Update(5, 10, SENT),), aggregate=SENT)
-FINAL = Observation(0, SENT, ())
+# masked replies
 
 
-def test_the_server_sees_everything():
-    assert Server().view(FULL) is FULL
-    assert Server().view(FINAL) is FINAL
-    assert Server.shows == frozenset(Capability) - KNOWLEDGE
+def mask(words, message):
+    arrays = to_record({WORDS: np.asarray(words)})
+    return Message(RecordDict({MASKED: arrays, "m": MetricRecord({"n": 1})}), reply_to=message)
 
 
-def test_a_participant_sees_the_model_it_was_sent_and_knows_of_nobody_else():
-    seen = Participant(8).view(FULL)
+@pytest.mark.parametrize("dtype", [np.uint32, np.uint64])
+@pytest.mark.parametrize("path", ["send_and_receive", "push and pull"])
+def test_a_round_of_masked_replies_is_complete_and_holds_no_update(dtype, path):
+    top = np.iinfo(dtype).max  # as float bits: a NaN
+    grid, observed, seen = watch(lambda client, m: mask(np.array([client, top], dtype), m))
+    grid.shuffle = lambda replies: replies[::-1]
 
-    assert (seen.round, seen.params, seen.recipients) == (3, SENT, (8,))
-    assert (seen.updates, seen.aggregate) == ((), None)
-    assert Participant(9).view(FULL) is None
-    assert Participant(8).view(FINAL) is None
-    assert Capability.CLIENT_UPDATES not in Participant.shows
+    exchange(observed, ask(grid), path)
 
-
-def test_whoever_gets_the_final_model_sees_no_round():
-    assert FinalModel().view(FULL) is None
-    assert FinalModel().view(FINAL) is FINAL
-    assert FinalModel.shows == {Capability.GLOBAL_MODEL}
-
-
-def test_an_observer_stands_where_its_setting_says():
-    nodes = {50: 1, 70: 0}
-
-    assert isinstance(Observer("server").stand(nodes), Server)
-    assert isinstance(Observer("final_model").stand(nodes), FinalModel)
-    assert Observer("participant", participant=1).stand(nodes) == Participant(50)
-    assert Observer("participant").kind is Participant
+    (observation,) = seen
+    nodes = grid.get_node_ids()
+    assert observation.updates == ()
+    assert observation.recipients == tuple(nodes)
+    assert [m.node_id for m in observation.masked] == nodes
+    assert [m.words.tolist() for m in observation.masked] == [
+        [grid._partitions[n], top] for n in nodes
+    ]
+    assert {m.words.dtype for m in observation.masked} == {np.dtype(dtype)}
+    assert all(np.array_equal(observation.params[k], SENT[k]) for k in SENT)
+    assert observed.rounds_seen == 1
+    assert observed.faults == []
 
 
-def test_a_curious_participant_that_does_not_exist_is_named():
-    with pytest.raises(ConfigError, match=r"participant=2: expected in 0\.\.1"):
-        Observer("participant", participant=2).stand({50: 1, 70: 0})
-    Observer("server", participant=2).stand({50: 1, 70: 0})
+def test_masked_replies_and_updates_are_told_apart():
+    def some(client, message):
+        return mask(np.zeros(4, np.uint32), message) if client == 1 else answer(client, message)
+
+    grid, observed, seen = watch(some)
+    observed.send_and_receive(ask(grid))
+
+    masked = [m.node_id for m in seen[0].masked]
+    assert [grid._partitions[n] for n in masked] == [1]
+    assert sorted(grid._partitions[u.node_id] for u in seen[0].updates) == [0, 2]
+
+
+def test_a_client_that_fails_leaves_the_words_of_the_others():
+    def some(client, message):
+        return refuse(message) if client == 2 else mask(np.zeros(4, np.uint32), message)
+
+    grid, observed, seen = watch(some)
+    observed.send_and_receive(ask(grid))
+
+    assert sorted(grid._partitions[m.node_id] for m in seen[0].masked) == [0, 1]
+    assert [fault.reason for fault in observed.faults] == ["no power"]
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("content", "got"),
     [
-        ({"vantage": "wall"}, "vantage=wall: expected one of server, participant, final_model"),
-        ({"participant": -1}, "participant=-1: expected at least 0"),
+        ({MASKED: to_record({WORDS: np.zeros(3, np.uint32)})}, "3 of uint32"),
+        ({MASKED: to_record({WORDS: np.zeros(4, np.uint64)})}, "4 of uint64"),
+        ({MASKED: to_record({WORDS: np.zeros((2, 2), np.uint32)})}, "none"),
+        ({MASKED: to_record({WORDS: np.zeros(4, np.float32)})}, "none"),
+        ({MASKED: to_record({"other": np.zeros(4, np.uint32)})}, "none"),
+        ({MASKED: ConfigRecord({WORDS: 4})}, "none"),
     ],
+    ids=["shorter", "wider", "a matrix", "floats", "no words", "no arrays"],
 )
-def test_settings_out_of_range_are_refused(settings, said):
-    with pytest.raises(ConfigError) as caught:
-        Observer(**settings)
+def test_words_unlike_those_of_the_others_are_a_fault_of_their_sender(content, got):
+    def some(client, message):
+        if client == 0:
+            return Message(RecordDict(content), reply_to=message)
+        return mask(np.zeros(4, np.uint32), message)
 
-    assert str(caught.value) == said
+    grid, observed, seen = watch(some)
+    observed.send_and_receive(ask(grid))
+
+    (fault,) = observed.faults
+    assert grid._partitions[fault.node_id] == 0
+    assert fault.reason == f"masked words: expected 4 of uint32, got {got}"
+    assert sorted(grid._partitions[m.node_id] for m in seen[0].masked) == [1, 2]
+
+
+def test_a_round_in_which_nobody_sent_words_under_the_mask_ends_the_run():
+    grid, observed, seen = watch(lambda client, m: mask(np.zeros(4), m))
+
+    with pytest.raises(EveryClientFailedError, match="expected 1-d, uint32 or uint64, got none"):
+        observed.send_and_receive(ask(grid))
+
+    assert seen == []
+
+
+def test_a_loss_beside_the_words_must_be_finite():
+    def some(client, message):
+        reply = mask(np.zeros(4, np.uint32), message)
+        reply.content["m"]["train-loss"] = float("nan")
+        return reply
+
+    grid, observed, _ = watch(some)
+
+    with pytest.raises(DivergedError, match="the loss"):
+        observed.send_and_receive(ask(grid))

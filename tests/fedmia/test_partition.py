@@ -123,7 +123,17 @@ def test_by_column_takes_the_largest_owners_in_the_order_of_their_names():
         (
             lambda: divide(Stratified(samples_per_client=3), make([0, 1] * 9), 2),
             "partition.samples_per_client=3: expected a multiple of the 2 classes "
-            "(stratified split impossible)",
+            "(stratified split impossible); try partition.samples_per_client=4",
+        ),
+        (
+            lambda: divide(Stratified(samples_per_client=1), make([0, 1] * 9), 2),
+            "partition.samples_per_client=1: expected a multiple of the 2 classes "
+            "(stratified split impossible); try partition.samples_per_client=2",
+        ),
+        (
+            lambda: divide(Stratified(samples_per_client=3), make([0, 0, 0, 0, 0, 0, 1]), 2),
+            "partition.samples_per_client=3: expected a multiple of the 2 classes "
+            "(stratified split impossible); try partition=iid",
         ),
         (
             lambda: divide(Stratified(samples_per_client=6), make([0] * 20 + [1] * 5), 2),

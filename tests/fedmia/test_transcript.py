@@ -2,11 +2,12 @@ import json
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from fedmia.observe import FinalModel, Participant
-from fedmia.records import KNOWLEDGE, Capability, Observation, Update
+from fedmia.records import KNOWLEDGE, Capability, MaskedInput, Observation, Update
 from fedmia.transcript import Transcript, TranscriptError, TranscriptWriter
+from fedmia.vantages import Aggregate, FinalModel, MaskedServer, Participant
 
 ALL = frozenset(Capability) - KNOWLEDGE
 NAMES = ["z.weight", "a.bias", "steps", "on"]
@@ -107,6 +108,55 @@ def test_partial_participation_keeps_who_was_asked_apart_from_who_answered(tmp_p
     assert transcript.node_ids == (5, 8)
 
 
+def words(*numbers, dtype=np.uint32):
+    return tuple(
+        MaskedInput(n, np.array([i, 3, np.iinfo(dtype).max - i], dtype))
+        for i, n in enumerate(numbers)
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.uint32, np.uint64])
+def test_masked_words_come_back_to_the_bit(tmp_path, dtype):
+    where = MaskedServer("secagg_plus")
+    writer = TranscriptWriter(tmp_path, where.name, where.shows, where.hides_updates)
+    sent = words(5, 2**62 + 1, dtype=dtype)
+    writer.append(Observation(1, params(1), (5, 8, 2**62 + 1), masked=sent))
+    writer.append(Observation(2, params(2), (5, 8)))
+
+    transcript = Transcript(tmp_path)
+    first, second = transcript
+
+    assert (transcript.vantage, transcript.hides_updates) == ("server", "secagg_plus")
+    assert (transcript.shows, transcript.node_ids) == (where.shows, ())
+    assert [m.node_id for m in first.masked] == [5, 2**62 + 1]
+    for got, there in zip(first.masked, sent, strict=True):
+        assert got.words.dtype == dtype
+        assert got.words.tolist() == there.words.tolist()
+    assert (first.updates, first.recipients) == ((), (5, 8, 2**62 + 1))
+    assert (second.masked, second.updates) == ((), ())
+    assert same(first.params, params(1))
+    assert first.aggregate["steps"] == 1
+
+
+def test_transcripts_from_before_there_were_masks_are_read(tmp_path):
+    write(tmp_path)
+    meta = json.loads((tmp_path / "meta.json").read_text())
+    del meta["hides_updates"]
+    (tmp_path / "meta.json").write_text(json.dumps(meta))
+    for file in tmp_path.glob("round_*"):
+        with safe_open(file, framework="np") as stored:
+            arrays = {k: stored.get_tensor(k) for k in stored.keys()}  # noqa: SIM118
+            facts = {k: v for k, v in stored.metadata().items() if k != "masked"}
+        save_file(arrays, file, metadata=facts)
+
+    transcript = Transcript(tmp_path)
+
+    assert (transcript.rounds, transcript.damaged) == ((1, 2, 3), ())
+    assert transcript.hides_updates == ""
+    assert [o.masked for o in transcript] == [()] * 3
+    assert [len(o.updates) for o in transcript] == [2] * 3
+
+
 def test_an_existing_transcript_is_not_overwritten(tmp_path):
     write(tmp_path)
 
@@ -147,9 +197,12 @@ def test_the_last_round_has_no_aggregate_before_the_run_is_finished(tmp_path):
     assert transcript[-1].aggregate is None
     assert transcript.final is None
 
+    assert transcript.summed == (True, True, False)
+
     writer.finish(params(4))
 
     assert transcript[-1].aggregate["steps"] == 1
+    assert transcript.summed == (True, True, True)
 
 
 def test_rounds_with_a_gap_between_them_have_no_aggregate(tmp_path):
@@ -160,6 +213,7 @@ def test_rounds_with_a_gap_between_them_have_no_aggregate(tmp_path):
 
     assert (first.round, first.aggregate) == (1, None)
     assert third.aggregate is not None
+    assert Transcript(tmp_path).summed == (False, True)
 
 
 def test_a_final_model_is_not_taken_for_the_one_after_a_lost_round(tmp_path):
@@ -328,7 +382,8 @@ def test_the_description_appears_whole_or_not_at_all(tmp_path):
 
 
 def narrow(path, vantage):
-    return Transcript(path).through(vantage.name, vantage.shows, vantage.view)
+    wide = Transcript(path)
+    return wide.through(vantage.name, vantage.shows, vantage.view, vantage.hides_updates)
 
 
 def test_a_participant_sees_models_of_its_own_rounds_and_no_more(tmp_path):
@@ -346,6 +401,7 @@ def test_a_participant_sees_models_of_its_own_rounds_and_no_more(tmp_path):
     assert seen.final is None
     # only between rounds 3 and 4 did it see both models
     assert [o.aggregate is not None for o in seen] == [False, True, False]
+    assert seen.summed == (False, True, False)
     assert same(seen[2].params, params(4))
 
 
@@ -353,6 +409,25 @@ def test_a_participant_names_no_node_whose_update_it_never_saw(tmp_path):
     write(tmp_path)
 
     assert narrow(tmp_path, Participant(5)).node_ids == ()
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["updates", "masked words"])
+def test_who_sees_the_aggregate_sees_every_sum_and_nobody(tmp_path, masked):
+    where = MaskedServer("secagg_plus")
+    shows, hides = (where.shows, where.hides_updates) if masked else (ALL, "")
+    writer = TranscriptWriter(tmp_path, "server", shows, hides)
+    for t in (1, 2, 3):
+        seen = observation(t)
+        writer.append(Observation(t, seen.params, (5, 8), masked=words(5, 8)) if masked else seen)
+    writer.finish(params(4))
+
+    seen = narrow(tmp_path, Aggregate())
+
+    assert (seen.vantage, seen.shows) == ("aggregate", Aggregate.shows)
+    assert (seen.rounds, seen.node_ids, seen.hides_updates) == ((1, 2, 3), (), "")
+    assert [(o.recipients, o.updates, o.masked) for o in seen] == [((), (), ())] * 3
+    assert [o.aggregate["steps"].item() for o in seen] == [1, 1, 1]
+    assert same(seen.final, params(4))
 
 
 def test_whoever_gets_the_final_model_sees_nothing_else(tmp_path):

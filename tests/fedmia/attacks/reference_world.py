@@ -131,7 +131,7 @@ class FakeSignals:
 class FakeTranscript:
     """Vantage and, of each round, who answered with how many examples."""
 
-    vantage, shows = "server", SHOWN
+    vantage, shows, hides_updates = "server", SHOWN, ""
 
     def __init__(self, world):
         self.world = world
@@ -144,25 +144,28 @@ class FakeTranscript:
 
 
 class FakeReferences:
-    """Models each trained on a random half of the records numbered ``pool``."""
+    """Models each trained on half of the records numbered ``pool``, the next on the other half."""
 
     def __init__(self, world, name, pool):
         self.world, self.name = world, name
         rng = np.random.default_rng(len(pool))
         self.members = np.zeros((world.models, len(world.records)), bool)
-        for row in self.members:
-            row[rng.choice(pool, len(pool) // 2, replace=False)] = True
+        for s, row in enumerate(self.members):
+            if s % 2 == 0:
+                half = rng.permutation(pool)
+            row[np.array_split(half, 2)[s % 2]] = True
 
     def __len__(self):
         return len(self.members)
 
     def held(self, records):
-        return self.members[:, number(records)]
+        known = self.world.records.x[number(records) % len(self.world.records)]
+        return self.members[:, number(records)] & (known == records.x).all(axis=1)
 
     def logits(self, records):
         gaps = [
             self.world.gap(f"{self.name} {s}", records, held)
-            for s, held in enumerate(self.held(records))
+            for s, held in enumerate(self.members[:, number(records)])
         ]
         return logits(np.stack(gaps), records.y)
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from fedmia.attacks.base import KNOWLEDGE, Knowledge, View
 from fedmia.knowledge import ShadowFederation
-from fedmia.observe import Server
 from fedmia.records import Examples, Observation, Update
+from fedmia.vantages import Server
 
 LAYERS = ("first.weight", "second.weight", "second.bias")
 SIZES = (120, 150, 30)
@@ -25,11 +25,12 @@ class Signals(SimpleNamespace):
 class Transcript(list):
     """Observations at a vantage, as hashable as a real transcript."""
 
-    vantage, shows = "server", Server.shows - KNOWLEDGE
+    vantage, shows, hides_updates = "server", Server.shows - KNOWLEDGE, ""
     __hash__ = object.__hash__
 
     def at(self, kind):
         self.vantage, self.shows = kind.name, kind.shows - KNOWLEDGE
+        self.hides_updates = kind.hides_updates
         return self
 
 

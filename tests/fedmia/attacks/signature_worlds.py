@@ -6,8 +6,8 @@ import numpy as np
 
 from fedmia.attacks.base import KNOWLEDGE, Knowledge, View
 from fedmia.knowledge import ShadowFederation
-from fedmia.observe import Server
 from fedmia.records import Examples
+from fedmia.vantages import Server
 
 
 class World:
@@ -78,7 +78,8 @@ def records(n):
 
 
 def view_of(world, shows=Server.shows, vantage="server"):
-    return View(SimpleNamespace(vantage=vantage, shows=frozenset(shows) - KNOWLEDGE), world)
+    shown = frozenset(shows) - KNOWLEDGE
+    return View(SimpleNamespace(vantage=vantage, shows=shown, hides_updates=""), world)
 
 
 def world(seed=0, leak=1.5, **settings):

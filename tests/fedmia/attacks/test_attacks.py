@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from fedmia.attacks.aggregate_cosine import AggregateCosine
 from fedmia.attacks.avg_cosine import AvgCosine
 from fedmia.attacks.base import Attack, Knowledge, NotApplicableError, View
 from fedmia.attacks.fedmia import FedMIA
@@ -15,12 +16,12 @@ from fedmia.attacks.loss_series import LossSeries
 from fedmia.attacks.yeom_loss import YeomLoss
 from fedmia.errors import ConfigError
 from fedmia.membership import Membership
-from fedmia.metrics import tpr_at_fpr
-from fedmia.observe import FinalModel, Participant, Server
+from fedmia.metrics import auc, tpr_at_fpr
 from fedmia.records import Capability, Examples, Observation, Update, difference
 from fedmia.signals import Signals
 from fedmia.training import FlatModel, LocalSGD
 from fedmia.transcript import Transcript, TranscriptWriter
+from fedmia.vantages import Aggregate, FinalModel, MaskedServer, Participant, Server
 
 ATTACKS = {
     "yeom_loss global": YeomLoss(),
@@ -28,6 +29,7 @@ ATTACKS = {
     "loss_series local": LossSeries(),
     "loss_series global": LossSeries("global"),
     "avg_cosine": AvgCosine(),
+    "aggregate_cosine global": AggregateCosine(),
     "fedmia cosine": FedMIA(),
     "fedmia loss": FedMIA("loss"),
     "fedmia logit_gap": FedMIA("logit_gap", "mad"),
@@ -41,14 +43,15 @@ per_client = pytest.mark.parametrize("attack", PER_CLIENT.values(), ids=PER_CLIE
 # signals made by hand
 
 
-def view(nodes=(10, 20, 30), present=None, shows=Server.shows, vantage="server", **signals):
+def view(nodes=(10, 20, 30), present=None, kind=Server, **signals):
     """Return a view of signals of shape (rounds, clients, n), or (rounds, n) for global ones."""
     signals = {k: np.asarray(v, dtype=np.float64) for k, v in signals.items()}
     rounds = len(next(iter(signals.values())))
     if present is None:
         present = np.ones((rounds, len(nodes)), dtype=bool)
     made = SimpleNamespace(nodes=nodes, present=np.array(present, dtype=bool), **signals)
-    return View(SimpleNamespace(vantage=vantage, shows=frozenset(shows)), made)
+    where = {"vantage": kind.name, "shows": kind.shows, "hides_updates": kind.hides_updates}
+    return View(SimpleNamespace(**where), made)
 
 
 def ask(attack, seen, target=10, n=None):
@@ -98,6 +101,21 @@ def test_avg_cosine_is_the_mean_over_the_rounds_that_the_target_took_part_in():
     seen = view((10, 20), cosine=cosine, present=[[1, 1], [0, 1], [1, 1]])
 
     assert ask(AvgCosine(), seen).tolist() == [0.5, -0.25]
+
+
+def test_aggregate_cosine_is_the_mean_over_the_rounds_whose_next_model_was_seen():
+    seen = view(aggregate_cosine=[[0.25, -1.0], [np.nan] * 2, [0.75, 0.5], [np.nan] * 2])
+
+    for target in (10, 30, None):
+        assert ask(AggregateCosine(), seen, target).tolist() == [0.5, -0.25]
+
+
+@pytest.mark.parametrize("rows", [[], [[np.nan] * 2]], ids=["no round", "no next model"])
+def test_aggregate_cosine_needs_two_models_in_a_row(rows):
+    seen = view(aggregate_cosine=np.reshape(rows, (-1, 2)))
+
+    with pytest.raises(NotApplicableError, match="needs a round whose next model was seen"):
+        ask(AggregateCosine(), seen)
 
 
 # FedMIA by hand: three clients, two rounds, so that two others make up Q_out
@@ -239,6 +257,7 @@ def test_a_record_that_the_model_moved_towards_scores_higher(attack):
         logit_gap_local=gap,
         cosine=cosine,
         loss_global=[[1.0, 2.0]] * rounds,
+        aggregate_cosine=cosine.mean(axis=1),
     )
 
     member, other = ask(attack, seen, target=0)
@@ -250,14 +269,49 @@ def test_a_record_that_the_model_moved_towards_scores_higher(attack):
 
 
 @per_client
-@pytest.mark.parametrize("kind", [Participant, FinalModel], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", [Aggregate, Participant, FinalModel], ids=lambda kind: kind.name)
 def test_a_vantage_without_updates_is_told_what_is_missing(attack, kind):
-    seen = view(loss_global=[[1.0]], shows=kind.shows, vantage=kind.name)
+    seen = view(loss_global=[[1.0]], kind=kind)
 
     with pytest.raises(NotApplicableError, match="needs client updates") as caught:
         ask(attack, seen)
 
     assert f"vantage '{kind.name}' shows " in str(caught.value)
+
+
+@per_client
+def test_a_server_that_sees_only_sums_is_told_which_defence_hides_the_rest(attack):
+    seen = view(loss_global=[[1.0]], kind=MaskedServer("secagg_plus"))
+
+    with pytest.raises(NotApplicableError) as caught:
+        ask(attack, seen)
+
+    assert str(caught.value).startswith("needs client updates, ")
+    assert str(caught.value).endswith(", vantage 'server' under secagg_plus shows only their sum")
+
+
+def test_the_reason_under_secure_aggregation_is_one_line():
+    vantage = MaskedServer("secagg_plus")
+
+    with pytest.raises(NotApplicableError) as caught:
+        YeomLoss("local").check_applicable(vantage.name, vantage.shows, vantage.hides_updates)
+
+    assert str(caught.value) == (
+        "needs client updates, vantage 'server' under secagg_plus shows only their sum"
+    )
+
+
+@pytest.mark.parametrize("kind", [Aggregate(), MaskedServer("secagg_plus")], ids=str)
+@pytest.mark.parametrize("attack", [YeomLoss(), LossSeries("global"), AggregateCosine()], ids=str)
+def test_attacks_on_the_sum_find_the_leak_where_no_update_is_seen(federation, attack, kind):
+    narrow = federation.transcript.through(kind.name, kind.shows, kind.view, kind.hides_updates)
+    candidates = federation.records[: CLIENTS * EACH + 400]
+    seen = View(narrow, Signals(narrow, federation.model, candidates, None))
+    members = np.arange(len(candidates)) < CLIENTS * EACH
+
+    scores = attack(seen, None, candidates, Knowledge(candidates[:0], 2))
+
+    assert auc(scores, members) > 0.6
 
 
 def test_the_text_lists_everything_that_is_missing_and_everything_that_is_shown():

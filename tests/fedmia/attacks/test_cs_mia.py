@@ -12,8 +12,8 @@ from fedmia.attacks.series import resample
 from fedmia.errors import ConfigError
 from fedmia.knowledge import ShadowFederation
 from fedmia.metrics import auc
-from fedmia.observe import Participant, Server
 from fedmia.records import Examples
+from fedmia.vantages import Participant, Server
 
 CLIENTS, EACH = 4, 15
 
@@ -63,7 +63,7 @@ def federation(seed, leak, n=300, rounds=6, shape="constant", clients=CLIENTS):
         logit_gap_local=-log,
         mentr_global=np.exp(log_global),
     )
-    transcript = SimpleNamespace(vantage="server", shows=frozenset(Server.shows))
+    transcript = SimpleNamespace(vantage="server", shows=frozenset(Server.shows), hides_updates="")
     return View(transcript, signals), owner
 
 
@@ -110,7 +110,7 @@ def test_the_mean_is_that_of_the_rounds_that_the_target_took_part_in():
         mentr_global=np.array([[1.0, 2.0], [0.0, 4.0]]),
     )
     shows = frozenset(Server.shows) - {"shadow training"}
-    view = View(SimpleNamespace(vantage="server", shows=shows), signals)
+    view = View(SimpleNamespace(vantage="server", shows=shows, hides_updates=""), signals)
     nothing = Knowledge(examples(0), 2)
 
     def ask(attack):

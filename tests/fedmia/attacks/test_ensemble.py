@@ -22,7 +22,7 @@ from fedmia.attacks import ensemble
 from fedmia.attacks.base import Knowledge, NotApplicableError
 from fedmia.attacks.ensemble import COMPONENTS, Ensemble, normal_scores
 from fedmia.errors import ConfigError
-from fedmia.observe import Participant
+from fedmia.vantages import Participant
 
 NAMES = ("yeom_loss", "loss_series", "avg_cosine", "fedmia_ii")
 STACK = Ensemble(NAMES)

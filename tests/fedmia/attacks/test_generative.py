@@ -12,7 +12,7 @@ from fedmia.attacks.base import Knowledge, NotApplicableError
 from fedmia.attacks.diffusion import Diffusion
 from fedmia.attacks.vae import VAE
 from fedmia.errors import ConfigError
-from fedmia.observe import Participant
+from fedmia.vantages import Participant
 
 ATTACKS = {
     f"{made.__name__.lower()} {calibration}": made(

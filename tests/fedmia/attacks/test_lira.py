@@ -10,6 +10,7 @@ from fedmia.attacks.base import NotApplicableError
 from fedmia.attacks.lira import LiRA, _moved
 from fedmia.attacks.reference_models import Panel
 from fedmia.errors import ConfigError
+from fedmia.metrics import auc
 from fedmia.records import Examples
 
 
@@ -152,11 +153,108 @@ def test_too_few_models_for_the_variance_are_refused_before_any_is_asked(attack,
     assert not any(name.startswith("federation ") for name in world.noise)
 
 
-def test_online_without_a_record_that_was_held_is_not_possible():
-    gaps = np.zeros((4, 3))
+def held_by(number, models=20):
+    """Return who holds which of three records: so many models the second, ten the others."""
+    return np.arange(models)[:, None] < [10, number, 10]
 
-    with pytest.raises(NotApplicableError, match=r"^needs records that several reference models"):
-        LiRA("online")._evidence(panel(np.zeros(3), gaps))
+
+@pytest.mark.parametrize(
+    ("attack", "number", "line"),
+    [
+        (
+            LiRA("online", variance="per_example"),
+            7,
+            "needs 8 reference models that hold each record, some have 7",
+        ),
+        (
+            LiRA("online", variance="per_example"),
+            13,
+            "needs 8 reference models without each record, some have 7",
+        ),
+        (LiRA("online"), 19, "needs 2 reference models without each record, some have 1"),
+        (
+            LiRA(variance="per_example"),
+            13,
+            "needs 8 reference models without each record, some have 7",
+        ),
+    ],
+)
+def test_models_are_counted_record_by_record_with_it_and_without_it(attack, number, line):
+    with pytest.raises(NotApplicableError) as refusal:
+        attack._check_enough(held_by(number))
+
+    assert str(refusal.value) == line
+    attack._check_enough(held_by(8 if number < 8 else 12))
+
+
+def test_too_few_models_that_hold_a_record_are_told_by_the_attack_itself():
+    world, attack = World(), LiRA("online", variance="per_example")
+    strange = Examples(world.candidates.x.copy(), world.candidates.y)
+    strange.x[5, 0] += 0.5  # a record that no model was trained on
+
+    with pytest.raises(NotApplicableError, match=r"that hold each record, some have 0$"):
+        world.score(attack, candidates=strange)
+
+
+def test_online_without_a_record_that_was_held_is_not_possible():
+    with pytest.raises(NotApplicableError, match=r"^needs reference models that hold records in"):
+        LiRA("online")._check_enough(np.zeros((4, 3), bool))
+
+
+def test_few_models_that_hold_a_record_are_not_taken_at_face_value():
+    """Worked out by hand: v is the error of d, τ² what is left of the spread of d without it."""
+    # each record in two models and out of two; d = 4, 8 and 12
+    gaps = [[4, 8, 12], [6, 10, 14], [0, 0, 0], [2, 2, 2]]
+    held = [[1] * 3, [1] * 3, [0] * 3, [0] * 3]
+
+    score = LiRA("online")._evidence(panel([6.0, 6.0, 6.0], gaps, held))
+
+    # σ_in² = σ_out² = 2, v = 2/2 + 2/2; τ² = (16 + 0 + 16) / 3 − 2 = 26/3; w = 26/32
+    inside = 1 + 8 + 26 / 32 * np.array([-4, 0, 4])
+    assert score == pytest.approx(((6 - 1) ** 2 - (6 - inside) ** 2) / 4, abs=1e-12)
+
+
+def test_shifts_that_differ_by_no_more_than_their_error_are_one():
+    gaps = [[4.0, 4.1], [6.0, 6.1], [0.0, 0.0], [2.0, 2.0]]
+    held = [[1, 1], [1, 1], [0, 0], [0, 0]]
+
+    score = LiRA("online")._evidence(panel([5.0, 5.0], gaps, held))
+
+    assert score == pytest.approx([((5 - 1) ** 2 - (5 - 5.05) ** 2) / 4] * 2, abs=1e-12)
+
+
+def test_drawing_few_models_to_the_mean_finds_more():
+    rng = np.random.default_rng(0)
+    n, out, inside = 4000, 14, 2
+    shift, ease = rng.normal(3, 1, n), rng.normal(0, 3, n)
+    member = np.arange(n) < n // 2
+    held = np.arange(out + inside)[:, None] < np.full(n, inside)
+    gaps = ease + held * shift + rng.normal(0, 3, held.shape)
+    gap = ease + member * shift + rng.normal(0, 3, n)
+    attack = LiRA("online")
+    mu_in, var_in = attack._normal(gaps, held)
+    mu_out, var_out = attack._normal(gaps, ~held)
+    plain = (gap - mu_out) ** 2 / var_out - (gap - mu_in) ** 2 / var_in
+
+    drawn = attack._evidence(panel(gap, gaps, held))
+
+    assert auc(drawn, member) > auc(plain, member) + 0.03
+
+
+@pytest.mark.parametrize(
+    ("attack", "least"),
+    [
+        (LiRA("online", variance="per_example"), 44),  # 8 / (200 / 1,100)
+        (LiRA("online", "local", variance="per_example"), 440),
+        (LiRA("online"), 4),
+        (LiRA(variance="per_example"), 8),
+        (LiRA(), 2),
+        (LiRA("clients", variance="per_example"), 0),
+    ],
+    ids=repr,
+)
+def test_how_many_models_it_takes_follows_from_who_holds_what(attack, least):
+    assert attack.shadows_needed(200 / 1100, 20 / 1100) == least
 
 
 def test_an_image_is_moved_by_a_pixel_and_flipped():
@@ -194,6 +292,17 @@ def test_queries_are_averaged_and_their_noise_does_not_depend_on_the_position():
     for straight, back in zip(views, reversed_, strict=True):
         assert np.array_equal(straight.x, back.x[::-1])
     assert world.score(attack) == pytest.approx(expected)
+
+
+def test_online_a_view_counts_as_held_where_the_record_is():
+    """No model was trained on a view's own bytes."""
+    world, attack = World(), LiRA("online", queries=2, query_noise=0.05)
+    view = attack._views(world.candidates, world.knowledge)[1]
+    models = world.knowledge.shadows.federations(online=True)
+
+    assert not models.held(view).any()
+    found, plain = (world.auc(world.score(a), None) for a in (attack, LiRA("online")))
+    assert found > plain - 0.01
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,11 @@ from fedmia.attacks.white_box_network import Gradient
 from fedmia.errors import ConfigError
 from fedmia.knowledge import ShadowFederation
 from fedmia.metrics import auc
-from fedmia.observe import Participant, Server
 from fedmia.records import Examples, Observation, Update, difference
 from fedmia.signals import Signals
 from fedmia.training import FlatModel, LocalSGD
 from fedmia.transcript import Transcript, TranscriptWriter
+from fedmia.vantages import Participant, Server
 
 CLIENTS, EACH, OUTSIDE, ROUNDS, FEATURES = 4, 16, 120, 3, 12
 KINDS = {

@@ -10,8 +10,10 @@ from fedmia.attacks import quantile_regression as module
 from fedmia.attacks.base import Knowledge, NotApplicableError, View
 from fedmia.attacks.quantile_regression import QuantileRegression
 from fedmia.errors import ConfigError
-from fedmia.observe import Server
 from fedmia.records import Examples
+from fedmia.vantages import Server
+
+FINAL = SimpleNamespace(vantage="final_model", shows=SHOWN, hides_updates="")
 
 
 class Noisy:
@@ -44,7 +46,7 @@ def strangers(n, seed):
 
 
 def ask(attack, auxiliary, candidates):
-    view = View(SimpleNamespace(vantage="final_model", shows=SHOWN), Noisy(candidates))
+    view = View(FINAL, Noisy(candidates))
     return attack(view, None, candidates, Knowledge(auxiliary, 3))
 
 
@@ -67,7 +69,7 @@ def test_strangers_are_standardised_wherever_they_lie():
 def test_the_scale_is_the_records_own():
     """The same excess says less where scores scatter more."""
     candidates = strangers(600, 1)
-    view = View(SimpleNamespace(vantage="final_model", shows=SHOWN), Noisy(candidates))
+    view = View(FINAL, Noisy(candidates))
     knowledge = Knowledge(strangers(1500, 0), 3)
     before = QuantileRegression()(view, None, candidates, knowledge)
     view.signals.logit_gap_global = view.signals.logit_gap_global + 2
@@ -93,7 +95,7 @@ def test_many_features_are_reduced():
             return Turned(records)
 
     wide = [Examples(r.x @ turn, r.y) for r in (auxiliary, candidates)]
-    view = View(SimpleNamespace(vantage="final_model", shows=SHOWN), Turned(wide[1]))
+    view = View(FINAL, Turned(wide[1]))
     scores = QuantileRegression(components=3)(view, None, wide[1], Knowledge(wide[0], 3))
 
     assert scores.std() == pytest.approx(1, abs=0.35)
@@ -122,7 +124,7 @@ def test_each_target_is_judged_by_its_own_last_update_in_one_regression(monkeypa
             self.other = getattr(self, "other", None) or Local(records)
             return self.other
 
-    server = SimpleNamespace(vantage="server", shows=Server.shows)
+    server = SimpleNamespace(vantage="server", shows=Server.shows, hides_updates="")
     view, knowledge = View(server, Local(candidates)), Knowledge(auxiliary, 3)
     attack = QuantileRegression(model="local")
 

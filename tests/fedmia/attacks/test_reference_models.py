@@ -14,8 +14,8 @@ from fedmia.attacks.rmia import RMIA
 from fedmia.attacks.shokri import Shokri
 from fedmia.attacks.yeom_loss import YeomLoss
 from fedmia.errors import ConfigError
-from fedmia.observe import FinalModel, Participant
 from fedmia.records import Capability
+from fedmia.vantages import FinalModel, Participant
 
 REFERENCES = {
     "lira online": LiRA("online"),

@@ -20,8 +20,8 @@ from fedmia.attacks.source_inference import SourceInference
 from fedmia.attacks.update_correlation import UpdateCorrelation
 from fedmia.errors import ConfigError
 from fedmia.metrics import auc
-from fedmia.observe import FinalModel, Participant
 from fedmia.records import Examples
+from fedmia.vantages import Aggregate, FinalModel, MaskedServer, Participant
 
 RECIPE = {"lr": 3.0, "momentum": 0.0, "local_epochs": 1, "batch_size": 15}
 GLOBAL = {
@@ -174,12 +174,22 @@ def test_a_target_that_has_not_taken_part_yet_is_not_applicable(leaky, attack):
 
 
 @per_client
-@pytest.mark.parametrize("kind", [Participant, FinalModel], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", [Aggregate, Participant, FinalModel], ids=lambda kind: kind.name)
 def test_a_vantage_without_updates_is_told_what_is_missing(leaky, attack, kind):
     known, _ = knowledge(leaky, None)
     narrow = view(loss_global=[[1.0]], kind=kind)
 
     with pytest.raises(NotApplicableError, match=rf"client updates.*'{kind.name}' shows "):
+        attack(narrow, 10, leaky.candidates, known)
+
+
+@per_client
+def test_a_server_that_sees_only_sums_is_told_which_defence_hides_the_rest(leaky, attack):
+    known, _ = knowledge(leaky, None)
+    narrow = view(loss_global=[[1.0]], kind=MaskedServer("secagg_plus"))
+    line = r"^needs client updates,.* vantage 'server' under secagg_plus shows only their sum$"
+
+    with pytest.raises(NotApplicableError, match=line):
         attack(narrow, 10, leaky.candidates, known)
 
 

@@ -5,7 +5,7 @@ import pytest
 from scipy.special import log_softmax
 from signal_worlds import Models, Shadows, Signals, ask, view
 
-from fedmia.attacks.base import Knowledge
+from fedmia.attacks.base import Knowledge, NotApplicableError
 from fedmia.attacks.calibrated_loss import CalibratedLoss
 from fedmia.attacks.confidence import Confidence
 from fedmia.attacks.entropy import Entropy
@@ -89,8 +89,8 @@ def classes(counts):
 
 
 def test_a_class_with_thirty_auxiliary_records_has_its_own_threshold():
-    auxiliary = classes([31, 29, 0])
-    known = np.concatenate([np.linspace(1, 3, 31), np.full(29, 10.0)])
+    auxiliary = classes([31, 29, 1, 1])
+    known = np.concatenate([np.linspace(1, 3, 31), np.full(29, 10.0), [1.0, 12.0]])
     seen = view(mentr_global=[[9.0] * 4, [1.5] * 4])
     seen.signals.others = Signals(mentr_global=np.array([known + 100, known]))
     records = Examples(np.zeros((4, 1), np.float32), np.array([0, 1, 2, 3]))
@@ -101,6 +101,22 @@ def test_a_class_with_thirty_auxiliary_records_has_its_own_threshold():
     pooled = np.median(known)
     assert scores == pytest.approx([2 - 1.5, *[pooled - 1.5] * 3])
     assert pooled not in (2.0, 10.0)
+
+
+@pytest.mark.parametrize(("counts", "said"), [([31, 0, 31], "1"), ([40], "1, 2")])
+def test_a_threshold_for_a_class_without_auxiliary_records_is_refused(counts, said):
+    auxiliary, records = classes(counts), classes([1, 1, 1])
+    seen = view(mentr_global=[[1.0] * 3])
+    seen.signals.others = Signals(mentr_global=np.ones((1, len(auxiliary))))
+    attack = ModifiedEntropy(thresholds="per_class")
+
+    with pytest.raises(NotApplicableError) as refusal:
+        ask(attack, seen, None, records, Knowledge(auxiliary, 3))
+
+    line = "needs auxiliary records of every class for thresholds=per_class, has none of class "
+    assert str(refusal.value) == line + said
+    attack.check_records(auxiliary, records[:1])
+    ModifiedEntropy().check_records(auxiliary, records)
 
 
 def test_local_thresholds_come_from_the_same_local_model():

@@ -4,6 +4,7 @@ import re
 from rich.console import Console, RenderableType
 
 from fedmia.report.compare import compare
+from fedmia.report.html import render
 from fedmia.report.table import (
     attack_table,
     baseline_table,
@@ -57,6 +58,14 @@ def test_attacks_without_numbers_give_their_reason_dim_or_red(result: Result) ->
     coloured = printed(attack_table(result), colour=True)
     assert "\x1b[2mnot applicable: fedmia" in coloured
     assert "\x1b[31mfailed: broken" in coloured
+
+
+def test_rows_that_are_worse_than_chance_are_named_below_the_table(changed) -> None:
+    below = changed({"attacks.1.auc": 0.4, "attacks.1.auc_ci": [0.35, 0.45]})
+    note = "worse than chance: loss_series: is the direction right?"
+    assert note in printed(attack_table(below))
+    assert note in render(below)
+    assert "worse than chance" not in printed(attack_table(changed())) + render(changed())
 
 
 def test_attacks_are_ranked_and_those_without_numbers_are_told_once_a_reason(changed) -> None:

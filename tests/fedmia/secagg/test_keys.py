@@ -111,6 +111,18 @@ def test_fresh_keys_differ_and_agree():
     assert len(one) == 32
 
 
+def test_agreeing_with_many_at_once_gives_what_agreeing_with_each_does():
+    publics = [keys.public_of(keys.new_private()) for _ in range(3)]
+    each = [keys.agree(ALICE, public, b"x") for public in publics]
+    assert keys.agree_all(ALICE, publics, b"x") == each
+    assert keys.agree_all(ALICE, [], b"x") == []
+
+
+def test_one_bad_key_among_many_is_refused():
+    with pytest.raises(ProtocolError, match="low order"):
+        keys.agree_all(ALICE, [BOB_PUBLIC, bytes(32)], b"x")
+
+
 def test_the_sealed_message_of_rfc_8439_opens():
     sealed = AEAD_NONCE + AEAD_CIPHER + AEAD_TAG
     assert keys.unseal(AEAD_KEY, sealed, AEAD_ASSOCIATED) == AEAD_PLAIN

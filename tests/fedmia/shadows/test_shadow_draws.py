@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fedmia.shadows.draws import dealt, interleaved, scaled, training_sets
+from fedmia.shadows.draws import dealt, federations, interleaved, scaled, training_sets
 
 
 def rng(seed=0):
@@ -73,3 +73,28 @@ def test_clients_get_disjoint_shards_of_their_size_with_all_classes():
     for shard, size in zip(shards, (30, 18, 12), strict=True):
         counts = np.bincount(labels[[position[r] for r in shard]], minlength=3)
         assert np.abs(counts - np.array([30, 20, 10]) * size / 60).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("pools", "sizes", "held"),
+    [
+        ((40, 60), [12, 8], (8, 0)),  # half of the first pool is all that they hold
+        ((40, 60), [20, 15], (8, 4)),  # 20 of 40 and 15 of 60, in 16 federations
+        ((100, 60), [12, 8], (3.2, 0)),  # 20 of 100
+        ((60,), [12, 8], (16 / 3,)),
+    ],
+)
+def test_federations_hold_half_of_a_pool_before_they_take_from_the_next(pools, sizes, held):
+    labels = [rng(1).integers(3, size=n) for n in pools]
+
+    drawn = federations(labels, sizes, 16, rng())
+
+    starts = np.cumsum([0, *pools])
+    times = np.bincount(
+        np.concatenate([np.concatenate(parts) for parts in drawn]), minlength=starts[-1]
+    )
+    assert [[len(part) for part in parts] for parts in drawn] == [sizes] * 16
+    assert all(len(np.unique(np.concatenate(parts))) == sum(sizes) for parts in drawn)
+    for start, n, expected in zip(starts, pools, held, strict=False):
+        assert times[start : start + n].mean() == pytest.approx(expected)
+        assert np.ptp(times[start : start + n]) <= 1

@@ -6,12 +6,12 @@ import torch
 from torch import nn
 
 from fedmia.errors import ConfigError
-from fedmia.observe import Observer
 from fedmia.records import Examples
 from fedmia.shadows import ShadowTraining, watched
 from fedmia.shadows import training as training_module
 from fedmia.shadows.rounds import average
 from fedmia.training import FlatModel, LocalSGD
+from fedmia.vantages import Aggregate, FinalModel, MaskedServer, Participant, Server
 
 
 def records(seed, n):
@@ -33,7 +33,7 @@ def shadows(folder=None, **changes):
         "num_rounds": 4,
         "num_models": 6,
         "num_federations": 2,
-        "observer": Observer(),
+        "vantage": Server(),
         "seed": 3,
         "folder": folder,
     }
@@ -78,9 +78,15 @@ def test_online_references_take_auxiliary_records_where_candidates_are_few():
     few = CANDIDATES[:30]
     models = shadows(candidates=few).federations(online=True)
 
-    both = models.held(few).sum(1) + models.held(AUXILIARY).sum(1)
-    assert both.tolist() == [20] * 6
-    assert models.held(few).any(1).all()
+    assert models.held(few).sum(0).tolist() == [3] * 30, "half of the models hold a candidate"
+    assert models.held(AUXILIARY).sum(1).tolist() == [5] * 6
+
+
+def test_online_references_of_large_federations_hold_half_of_all_records():
+    models = shadows(shard_sizes=[60, 60, 30]).federations(online=True)
+
+    assert models.held(CANDIDATES).sum(0).tolist() == [3] * 60
+    assert models.held(AUXILIARY).sum(0).tolist() == [3] * 90
 
 
 def test_references_fit_what_they_hold_better():
@@ -256,8 +262,7 @@ def test_the_order_of_candidates_says_nothing_of_membership():
 
 
 def test_a_participant_sees_global_models_and_is_not_asked_about_itself():
-    observer = Observer("participant", participant=1)
-    for federation in shadows(observer=observer).transcripts():
+    for federation in shadows(vantage=Participant(1)).transcripts():
         transcript = federation.view.transcript
         assert federation.nodes == (None,)
         assert np.bincount(federation.owner + 1).tolist() == [70, 12]
@@ -268,8 +273,29 @@ def test_a_participant_sees_global_models_and_is_not_asked_about_itself():
         assert federation.view.signals.loss_global.shape == (4, 82)
 
 
+@pytest.mark.parametrize("vantage", [Aggregate(), MaskedServer("secagg_plus")], ids=str)
+def test_who_sees_sums_alone_watches_them_and_asks_about_everyone(vantage, tmp_path):
+    training = shadows(tmp_path, vantage=vantage)
+    plain = shadows(tmp_path).transcripts()
+    for federation, wide in zip(training.transcripts(), plain, strict=True):
+        transcript, signals = federation.view.transcript, federation.view.signals
+        assert (transcript.vantage, transcript.shows) == (vantage.name, vantage.shows)
+        assert transcript.hides_updates == vantage.hides_updates
+        assert transcript.rounds == (1, 2, 3, 4)
+        assert all(not o.updates and not o.masked for o in transcript)
+        assert all(transcript.summed)
+        assert federation.nodes == (None,)
+        assert np.bincount(federation.owner + 1).tolist() == [70, 20]
+        assert signals.loss_global.shape == (5, 90)
+        cosine = signals.aggregate_cosine.mean(0)
+        assert cosine[federation.owner == 0].mean() > cosine[federation.owner == -1].mean()
+        # the same federations, seen from elsewhere
+        start, there = transcript[0].params, wide.view.transcript[0].params
+        assert all(np.array_equal(start[k], there[k]) for k in start)
+
+
 def test_who_gets_the_finished_model_alone_draws_its_own_first_weights(tmp_path):
-    training = shadows(tmp_path, observer=Observer("final_model"))
+    training = shadows(tmp_path, vantage=FinalModel())
     for federation in training.transcripts():
         assert federation.nodes == (None,)
         assert np.bincount(federation.owner + 1).tolist() == [70, 20]

@@ -9,10 +9,10 @@ from torch import nn
 from fedmia.errors import ConfigError
 from fedmia.models.cnn import CNN
 from fedmia.models.mlp import MLP
-from fedmia.observe import Participant
 from fedmia.records import Capability, Examples, Observation, Update
 from fedmia.signals import Signals, sweeps
 from fedmia.transcript import Transcript, TranscriptWriter
+from fedmia.vantages import Aggregate, MaskedServer, Participant
 
 NAMES = (
     "loss_global",
@@ -30,10 +30,13 @@ NAMES = (
     "inner",
     "cosine",
     "update_norm",
+    "aggregate_inner",
+    "aggregate_cosine",
     "parameter_norm",
     "parameter_inner",
     "parameter_update_norm",
 )
+OF_SUMS = ("aggregate_inner", "aggregate_cosine")
 GLOBAL = tuple(name for name in NAMES if name.endswith("_global") or name == "grad_norm")
 CLIENT_AND_CANDIDATE = (
     *(name for name in NAMES if name.endswith("_local")),
@@ -130,6 +133,57 @@ def test_a_step_along_the_candidates_own_gradient_has_cosine_one(tmp_path):
         assert signals.cosine.item() == pytest.approx(1)
 
 
+def test_a_round_along_the_candidates_own_gradient_has_the_cosine_of_a_lone_client(tmp_path):
+    # As above, but seen as the step from one global model to the next: u = -1 at W[0, 0].
+    delta = {"weight": np.array([[1, 0], [0, 0]], np.float32), "bias": np.zeros(2, np.float32)}
+    zero = {k: np.zeros_like(v) for k, v in delta.items()}
+    rounds = [(1, zero, {}), (2, delta, {}), (4, zero, {})]
+    candidate = Examples(np.array([[3, 0]], np.float32), np.array([0]))
+    signals = Signals(write(tmp_path / "sums", rounds), nn.Linear(2, 2), candidate, None)
+    assert signals.aggregate_inner[0].item() == pytest.approx(1.5)
+    assert signals.aggregate_cosine[0].item() == pytest.approx(1.5 / 5**0.5)
+    # round 3 is missing, and what came of round 4 was not seen
+    assert np.isnan(signals.aggregate_cosine[1:]).all()
+    assert np.isnan(signals.aggregate_inner[1:]).all()
+
+
+def test_a_round_that_moved_nothing_has_cosine_zero(tmp_path):
+    zero = {"weight": np.zeros((2, 2), np.float32), "bias": np.zeros(2, np.float32)}
+    candidate = Examples(np.array([[3, 0]], np.float32), np.array([0]))
+    transcript = write(tmp_path / "still", [(1, zero, {})], zero)
+    signals = Signals(transcript, nn.Linear(2, 2), candidate, tmp_path / "cache")
+    assert signals.aggregate_cosine.tolist() == signals.aggregate_inner.tolist() == [[0.0]]
+    again = Signals(transcript, nn.Linear(2, 2), candidate, tmp_path / "cache")
+    assert again.aggregate_cosine.tolist() == [[0.0]]
+
+
+def test_the_sum_is_seen_where_no_update_is(recorded):
+    transcript, model, candidates = recorded
+    whole = Signals(transcript, model, candidates, None)
+    for vantage in (Aggregate(), MaskedServer("secagg_plus")):
+        seen = transcript.through(vantage.name, vantage.shows, vantage.view, vantage.hides_updates)
+        signals = Signals(seen, model, candidates, None)
+        assert signals.nodes == ()
+        assert signals.cosine.shape == (2, 0, 7)
+        np.testing.assert_allclose(signals.aggregate_cosine, whole.aggregate_cosine, atol=1e-6)
+        early = signals.until(1)
+        assert early.rounds_global == (1, 2), "what came of a round is known when it is over"
+        np.testing.assert_array_equal(early.aggregate_cosine, signals.aggregate_cosine[:1])
+
+
+def test_a_participant_knows_a_sum_once_it_is_sent_the_next_model(tmp_path):
+    transcript, model, candidates = federation(tmp_path / "transcript")
+    watched = transcript.through("participant", Participant.shows, Participant(12).view)
+    signals, whole = (Signals(t, model, candidates, None) for t in (watched, transcript))
+    for name in OF_SUMS:
+        values = getattr(signals, name)
+        np.testing.assert_allclose(values[0], getattr(whole, name)[0], atol=1e-6)
+        assert np.isnan(values[1]).all(), "it has not the final model"
+        assert np.isnan(getattr(signals.until(1), name)).all()
+    alone = transcript.through("participant", Participant.shows, Participant(10).view)
+    assert np.isnan(Signals(alone, model, candidates, None).aggregate_cosine).all()
+
+
 def test_an_update_of_zero_has_cosine_zero(tmp_path):
     signals = by_hand(
         tmp_path, {"weight": np.zeros((2, 2), np.float32), "bias": np.zeros(2, np.float32)}
@@ -165,6 +219,8 @@ def test_every_array_agrees_with_loops_over_rounds_clients_and_candidates(tmp_pa
         "inner": np.full((2, 3, 7), np.nan),
         "cosine": np.full((2, 3, 7), np.nan),
         "update_norm": np.full((2, 3), np.nan),
+        "aggregate_inner": np.full((2, 7), np.nan),
+        "aggregate_cosine": np.full((2, 7), np.nan),
         "parameter_norm": np.full((2, P, 7), np.nan),
         "parameter_inner": np.full((2, 3, P, 7), np.nan),
         "parameter_update_norm": np.full((2, 3, P), np.nan),
@@ -196,6 +252,11 @@ def test_every_array_agrees_with_loops_over_rounds_clients_and_candidates(tmp_pa
     for i in range(7):
         for t, observation in enumerate(transcript):
             g = fill("global", (t, i), observation.params, i)
+            following = transcript[1].params if t == 0 else transcript.final
+            u = {name: observation.params[name] - following[name] for name in parameters}
+            inner = sum((g[name] * u[name]).sum() for name in parameters)
+            expected["aggregate_inner"][t, i] = inner
+            expected["aggregate_cosine"][t, i] = inner / norm(g.values()) / norm(u.values())
             expected["parameter_norm"][t, :, i] = [norm([part]) for part in g.values()]
             for update in observation.updates:
                 k = signals.nodes.index(update.node_id)
@@ -385,7 +446,7 @@ def test_a_broken_update_is_named_by_every_signal_that_it_enters(tmp_path, value
     transcript, model, candidates = federation(tmp_path / "sound")
     damaged = broken(tmp_path / "broken", transcript, 1, 12, value)
     signals, sound = (Signals(t, model, candidates, None) for t in (damaged, transcript))
-    for name in set(NAMES) - set(GLOBAL) - {"parameter_norm"}:
+    for name in set(NAMES) - set(GLOBAL) - {*OF_SUMS, "parameter_norm"}:
         line = rf"^signal {name} is not finite in round 2, client column 2 \(node 12\)$"
         with pytest.raises(FloatingPointError, match=line):
             getattr(signals, name)
@@ -393,7 +454,7 @@ def test_a_broken_update_is_named_by_every_signal_that_it_enters(tmp_path, value
         np.testing.assert_allclose(early, getattr(sound, name)[:1], rtol=1e-6, err_msg=name)
     with pytest.raises(FloatingPointError, match="signal logits_local is not finite in round 2"):
         signals.logits(0, 0)
-    for name in (*GLOBAL, "parameter_norm"):
+    for name in (*GLOBAL, *OF_SUMS, "parameter_norm"):
         np.testing.assert_allclose(getattr(signals, name), getattr(sound, name), rtol=1e-6)
 
 
@@ -437,6 +498,19 @@ def test_an_update_too_long_for_inner_products_still_has_a_direction(tmp_path):
     assert signals.cosine.item() == pytest.approx(3 / 20**0.5)
     with pytest.raises(FloatingPointError, match="signal inner is not finite in round 1"):
         _ = signals.inner
+
+
+def test_a_sum_too_long_for_inner_products_is_named_and_still_has_a_direction(tmp_path):
+    zero = {"weight": np.zeros((2, 2), np.float32), "bias": np.zeros(2, np.float32)}
+    far = {"weight": np.full((2, 2), 3e38, np.float32), "bias": np.zeros(2, np.float32)}
+    far["weight"][1] *= -1
+    candidate = Examples(np.array([[3, 0]], np.float32), np.array([0]))
+    transcript = write(tmp_path / "long", [(1, zero, {}), (2, zero, {})], far)
+    signals = Signals(transcript, nn.Linear(2, 2), candidate, None)
+    assert signals.aggregate_cosine[1].item() == pytest.approx(3 / 20**0.5)
+    with pytest.raises(FloatingPointError, match=r"^signal aggregate_inner .* in round 2$"):
+        _ = signals.aggregate_inner
+    assert signals.until(1).aggregate_inner.tolist() == [[0.0]]
 
 
 def test_very_confident_candidates_keep_their_cosines(tmp_path):
@@ -490,6 +564,7 @@ def test_rounds_that_show_no_updates_still_show_the_global_model(tmp_path, build
     assert signals.nodes == ()
     for name in (*GLOBAL, "parameter_norm"):
         np.testing.assert_allclose(getattr(signals, name), getattr(whole, name)[:2], rtol=1e-5)
+    np.testing.assert_allclose(signals.aggregate_cosine[0], whole.aggregate_cosine[0], atol=1e-6)
     for name in CLIENT_AND_CANDIDATE:
         assert getattr(signals, name).shape == (2, 0, 7)
     assert isinstance(signals.grad_norm, np.memmap)

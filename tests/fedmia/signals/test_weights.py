@@ -38,7 +38,7 @@ def test_directions_are_descent_directions_of_unit_length():
     model = nn.Linear(1, 2)
     delta = {"weight": np.array([[3], [0]], np.float32), "bias": np.array([0, -4], np.float32)}
     zero = {k: v * 0 for k, v in delta.items()}
-    directions, lengths, parts = unit_directions(model, [Update(1, 20, delta), Update(2, 20, zero)])
+    directions, lengths, parts = unit_directions(model, [delta, zero])
     assert lengths.tolist() == [5.0, 0.0]
     assert parts.tolist() == [[3.0, 4.0], [0.0, 0.0]]
     torch.testing.assert_close(directions["weight"], torch.tensor([[[-0.6], [0]], [[0], [0]]]))
@@ -49,7 +49,7 @@ def test_only_trainable_parameters_have_a_direction():
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     model[0].weight.requires_grad_(False)
     delta = {k: np.ones_like(v) for k, v in params(model).items()}
-    directions, lengths, parts = unit_directions(model, [Update(1, 20, delta)])
+    directions, lengths, parts = unit_directions(model, [delta])
     assert list(directions) == ["0.bias", "1.weight", "1.bias"]
     torch.testing.assert_close(parts, torch.full((1, 3), 2**0.5, dtype=torch.float64))
     assert lengths.item() == pytest.approx(6**0.5)

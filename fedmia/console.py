@@ -1,0 +1,73 @@
+"""What the command line prints: tables, a progress bar, errors."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from fedmia.results import Result
+
+
+def show(result: "Result") -> None:
+    """Print the tables and the summary of a run."""
+    from fedmia.report.table import attack_table, baseline_table, summary
+
+    console = stdout()
+    console.print(attack_table(result))
+    console.print(baseline_table(result))
+    console.print(summary(result))
+
+
+def stdout() -> Console:
+    """Return the console for tables; a pipe or a log is not cut at 80 columns."""
+    console = Console()
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=100)
+
+
+class Bar:
+    """A bar over the rounds of training, then over the attacks."""
+
+    def __init__(self, progress: "Progress", description: str, total: int) -> None:
+        self._progress = progress
+        self._task = progress.add_task(description, total=total, said="")
+
+    def on_round(self, server_round: int, accuracy: float | None) -> None:
+        """Show a finished round."""
+        said = "" if accuracy is None else f"test accuracy {accuracy:.3f}"
+        self._progress.update(self._task, completed=server_round, said=said, description="training")
+
+    def on_attack(self, done: int, total: int, name: str) -> None:
+        """Show an attack that starts."""
+        self._progress.update(
+            self._task, completed=done, total=total, said=name, description="attacking"
+        )
+
+
+@contextmanager
+def progress(description: str, total: int) -> Iterator[Bar]:
+    """Show a bar while the block runs; only a terminal has one."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[said]}"),
+        TimeElapsedColumn(),
+    )
+    console = Console(stderr=True)
+    hidden = not console.is_terminal  # it would leave an empty line behind
+    with Progress(*columns, console=console, transient=True, disable=hidden) as shown:
+        yield Bar(shown, description, total)
+
+
+def complain(text: str) -> None:
+    """Print an error in one line."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print("[bold red]error:[/] ", end="")
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,109 @@
+import numpy as np
+import pytest
+
+from fedmia.errors import ConfigError
+from fedmia.secagg.errors import ProtocolError
+from fedmia.secagg.noise import Noise
+from fedmia.secagg.protocol import Protocol, between, context_of, fingerprint, roll
+
+SKELLAM = Noise("skellam")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"cohort": 2}, "cohort=2: expected at least 3 clients"),
+        ({"cohort": 3, "dropout": 0, "malicious_server": True}, "cohort=3: expected at least 4"),
+        ({"corrupt": 0.5}, r"corrupt=0.5: expected in \[0, 0.5\)"),
+        ({"dropout": -0.1}, r"dropout=-0.1: expected in \[0, 0.5\)"),
+        ({"neighbors": 10}, r"neighbors=10: expected in 2\.\.9, less than cohort=10"),
+        ({"neighbors": 1}, r"neighbors=1: expected in 2\.\.9"),
+        ({"neighbors": 5}, "neighbors=5: expected an even number, or 9 for the complete graph"),
+        ({"neighbors": 4, "malicious_server": True}, "neighbors=4: expected 9 or null"),
+        ({"neighbors": 4, "threshold": 5}, r"threshold=5: expected in 2\.\.4, the number of neigh"),
+        ({"threshold": 1}, r"threshold=1: expected in 2\.\.4, the number of neighbours"),
+        ({"threshold": 6, "malicious_server": True}, "threshold=6: expected at least 7, or a ser"),
+        ({"modulus_bits": 32, "max_weight": 10**6}, "modulus_bits=32: expected at least 40, for"),
+        ({"noise": SKELLAM}, "max_weight=1000: expected 1 with noise"),
+        (
+            {"noise": Noise("skellam", min_survivors=11), "max_weight": 1},
+            r"noise.min_survivors=11: expected in \[1, cohort=10\]",
+        ),
+        ({"cohort": 100, "noise": Noise("skellam", bits=9), "max_weight": 1}, r"noise.bits=9: exp"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_in_one_line(values, said):
+    with pytest.raises(ConfigError, match=said) as caught:
+        Protocol(**{"cohort": 10, **values})
+    assert "\n" not in str(caught.value)
+
+
+def test_sizes_follow_from_the_cohort():
+    # 1 colluder and 1 lost of 10: 2 shares are safe, and 4 neighbours cannot be cut off
+    assert (Protocol(10).degree, Protocol(10).shares_needed) == (4, 2)
+    assert Protocol(10, neighbors=6).shares_needed == 4
+    signed = Protocol(10, malicious_server=True)
+    assert (signed.degree, signed.shares_needed) == (9, 7)
+    assert Protocol(2000).degree < 200
+
+
+def test_so_many_must_survive():
+    whole = Protocol(10, neighbors=9, threshold=4, dropout=0.2)
+    assert whole.fewest(10) == 5
+    sparse = Protocol(10, neighbors=4, threshold=2, corrupt=0.1, dropout=0.2)
+    # at 10, one colluder and 2 lost are fewer than 4; 5 clients of 4 neighbours are complete
+    assert [sparse.fewest(n) for n in (10, 6, 5)] == [8, 4, 3]
+    assert Protocol(30, neighbors=4, threshold=2, dropout=0.1).fewest(30) == 27
+    assert Protocol(30, neighbors=10, threshold=2, dropout=0.1).fewest(30) == 24
+    noise = Noise("skellam", min_survivors=9)
+    assert Protocol(10, max_weight=1, noise=noise).fewest(10) == 9
+
+
+def test_with_a_largest_weight_of_one_all_count_the_same():
+    protocol = Protocol(4, max_weight=1)
+    like = {"w": np.zeros(3)}
+    clients = [({"w": np.full(3, v)}, w) for v, w in ((0.2, 17), (0.4, 1), (0.6, 900))]
+    words = [protocol.encode(delta, {}, weight, b"")[0] for delta, weight in clients]
+    mean = protocol.decode(sum(words), like, [], 3, b"")
+    np.testing.assert_allclose(mean.delta["w"], 0.4, atol=protocol.codec.error_bound)
+    assert mean.weight == 3
+    with pytest.raises(ProtocolError, match="weight 0"):
+        protocol.encode(like, {}, 0, b"")
+
+
+@pytest.mark.parametrize("noise", [Noise(), SKELLAM])
+def test_so_many_words_are_sent_as_are_said(noise):
+    protocol = Protocol(4, max_weight=1, noise=noise)
+    like = {"w": np.zeros((3, 5), np.float32), "seen": np.zeros(2, np.int64)}
+    words, names = protocol.encode(like, {"loss": 1.0}, 1, b"c")
+    assert words.shape == (protocol.length(like, names),)
+    assert words.dtype == protocol.codec.dtype
+    assert names == ([] if noise else ["loss"])
+
+
+def test_contexts_and_statements_tell_everything_apart():
+    session = b"s" * 16
+    contexts = {context_of(session, 1), context_of(session, 2), context_of(b"t" * 16, 1)}
+    assert len(contexts) == 3
+    (c, d, _) = contexts
+    ends = {between(x, p, *e) for x in (c, d) for p in ("share", "keys") for e in ((1, 2), (2, 1))}
+    assert len(ends) == 8
+    rolls = {roll(c, [1, 2]), roll(d, [1, 2]), roll(c, [1]), roll(c, [1, 2, 3]), roll(c, [])}
+    assert len(rolls) == 5
+    assert roll(c, [2, 1]) == roll(c, [1, 2])
+
+
+def test_a_fingerprint_tells_names_types_shapes_values_and_order_apart():
+    w = np.arange(4, dtype=np.float32)
+    models = [
+        {"w": w},
+        {"v": w},
+        {"w": w.reshape(2, 2)},
+        {"w": w.astype(np.float64)},
+        {"w": w.view(np.int32)},
+        {"w": w + np.float32(1e-7)},
+        {"w": w[:2], "v": w[2:]},
+        {"v": w[2:], "w": w[:2]},
+    ]
+    assert len({fingerprint(m) for m in models}) == len(models)
+    assert fingerprint({"w": np.arange(8, dtype=np.float32)[::2] / 2}) == fingerprint({"w": w})
