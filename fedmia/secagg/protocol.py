@@ -26,6 +26,10 @@ SESSION_BYTES = 16
 """Of the name of an execution."""
 
 
+_SMALL = 16
+"""Clients up to which everybody is everybody's neighbour."""
+
+
 @dataclass(frozen=True)
 class Protocol:
     """The public parameters of secure aggregation.
@@ -40,7 +44,8 @@ class Protocol:
         Share of the clients that may drop out of a round; with more the sum is not opened
         where the graph is not complete.
     neighbors
-        How many others each client shares masks and secrets with; ``None`` takes the fewest
+        How many others each client shares masks and secrets with; ``None`` takes all others in a
+        cohort of up to 16, where that costs nothing and most losses are borne, else the fewest
         that keep ``corrupt`` and ``dropout`` harmless, all others where nothing less does.
     threshold
         How many neighbours' shares give a secret back, and so how many must survive; ``None``
@@ -199,7 +204,8 @@ class Protocol:
             return n - 1, 2 * n // 3 + 1
         if self.neighbors is not None:
             return self.neighbors, self.neighbors // 2 + 1
-        return degree_for(n, self.corrupt, self.dropout)
+        k, t = degree_for(n, self.corrupt, self.dropout)
+        return (n - 1, max((n - 1) // 2 + 1, t)) if n <= _SMALL else (k, t)
 
 
 def context_of(session: bytes, server_round: int) -> bytes:

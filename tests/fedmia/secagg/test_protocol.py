@@ -3,6 +3,7 @@ import pytest
 
 from fedmia.errors import ConfigError
 from fedmia.secagg.errors import ProtocolError
+from fedmia.secagg.graph import degree_for
 from fedmia.secagg.noise import Noise
 from fedmia.secagg.protocol import Protocol, between, context_of, fingerprint, roll
 
@@ -20,8 +21,8 @@ SKELLAM = Noise("skellam")
         ({"neighbors": 1}, r"neighbors=1: expected in 2\.\.9"),
         ({"neighbors": 5}, "neighbors=5: expected an even number, or 9 for the complete graph"),
         ({"neighbors": 4, "malicious_server": True}, "neighbors=4: expected 9 or null"),
-        ({"neighbors": 4, "threshold": 5}, r"threshold=5: expected in 2\.\.4, the number of neigh"),
-        ({"threshold": 1}, r"threshold=1: expected in 2\.\.4, the number of neighbours"),
+        ({"neighbors": 4, "threshold": 5}, r"threshold=5: expected in 2..9, the number of neigh"),
+        ({"threshold": 1}, r"threshold=1: expected in 2..9, the number of neighbours"),
         ({"threshold": 6, "malicious_server": True}, "threshold=6: expected at least 7, or a ser"),
         ({"modulus_bits": 32, "max_weight": 10**6}, "modulus_bits=32: expected at least 40, for"),
         ({"noise": SKELLAM}, "max_weight=1000: expected 1 with noise"),
@@ -39,8 +40,9 @@ def test_settings_that_do_not_fit_are_refused_in_one_line(values, said):
 
 
 def test_sizes_follow_from_the_cohort():
-    # 1 colluder and 1 lost of 10: 2 shares are safe, and 4 neighbours cannot be cut off
-    assert (Protocol(10).degree, Protocol(10).shares_needed) == (4, 2)
+    assert (Protocol(10).degree, Protocol(10).shares_needed) == (9, 5)
+    assert (Protocol(16).degree, Protocol(17).degree) == (15, degree_for(17, 0.1, 0.1)[0])
+    assert Protocol(10).fewest(10) == 6
     assert Protocol(10, neighbors=6).shares_needed == 4
     signed = Protocol(10, malicious_server=True)
     assert (signed.degree, signed.shares_needed) == (9, 7)
