@@ -147,6 +147,7 @@ def prepare(config: DictConfig) -> Stage:
     candidates = draw_candidates(split, dataset.y, generator(seed, "candidates"), null=null)
     observer: Observer = build(config, "observer")
     observer.stand({k: k for k in range(config.num_clients)})
+    build(config, "strategy")  # before the mods, which may share its parameters
     stage = Stage(
         config=config,
         seed=seed,

@@ -7,9 +7,9 @@ from flwr.serverapp import Grid
 from grid_apps import Adding, Unbuildable
 
 from fedmia.errors import ConfigError
+from fedmia.grid.actors import _Chunk, _Job
 from fedmia.grid.base import LocalGrid, own_copy
 from fedmia.grid.flower import Flower
-from fedmia.grid.actors import _Chunk, _Job
 from fedmia.grid.ray import Ray
 from fedmia.grid.serial import Serial
 
