@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from fedmia.models.mlp import MLP
-from fedmia.observe import Observer
 from fedmia.records import Examples
 from fedmia.shadows import ShadowTraining
 from fedmia.shadows.fitting import Fitter, Job
 from fedmia.training import LocalSGD, torch_threads
+from fedmia.vantages import Server
 
 MODELS, REPEATS = 64, 3
 
@@ -61,9 +61,7 @@ def default() -> None:
     rng = np.random.default_rng(0)
     records = Examples(rng.normal(size=(600, 64)).astype(np.float32), rng.integers(10, size=600))
     model = MLP()((64,), 10)
-    shadows = ShadowTraining(
-        model, LocalSGD(), records, records, [20] * 10, 30, 16, 2, Observer(), 0
-    )
+    shadows = ShadowTraining(model, LocalSGD(), records, records, [20] * 10, 30, 16, 2, Server(), 0)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with torch_threads(1):
         wall, processor = seconds(shadows.federations)
