@@ -105,6 +105,8 @@ class ObservedGrid(Grid):
         The grid that carries the messages.
     on_round
         Called with the full observation of each round in which some client answered.
+    abandons
+        Whether the strategy leaves the model as it is where a round comes to nothing.
 
     Raises
     ------
@@ -112,12 +114,15 @@ class ObservedGrid(Grid):
         When a reply holds a value that is not finite (before ``on_round`` is called).
     EveryClientFailedError
         When no client of a round answered and some failed; a round in which all were away on
-        purpose is passed over.
+        purpose is passed over, and every such round if the strategy ``abandons``.
     """
 
-    def __init__(self, grid: Grid, on_round: Callable[[Observation], None]) -> None:
+    def __init__(
+        self, grid: Grid, on_round: Callable[[Observation], None], abandons: bool = False
+    ) -> None:
         self._grid = grid
         self._on_round = on_round
+        self._abandons = abandons
         self._pushed: dict[str, Message] = {}
         self._pulled: list[Message] = []
         self._rounds = 0
@@ -208,8 +213,8 @@ class ObservedGrid(Grid):
         inputs = self._inputs(masked)
         if not updates and not inputs:
             reasons = [fault.reason for fault in self.faults[earlier:]]
-            if reasons and all(ABSENT in reason for reason in reasons):
-                return  # nobody was there: the model stays as it is
+            if self._abandons or (reasons and all(ABSENT in reason for reason in reasons)):
+                return  # the model stays as it is
             first = next((r for r in reasons if ABSENT not in r), "no replies")
             raise EveryClientFailedError(
                 f"round {self._rounds}: none of {len(sent)} clients answered; first reason: {first}"

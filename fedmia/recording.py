@@ -130,7 +130,8 @@ def train(stage: Stage, grid: Grid, run_dir: Path, on_round: OnRound) -> Trainin
             clock = time.monotonic()
         return None
 
-    observed, strategy = ObservedGrid(grid, record), stage.strategy()
+    strategy = stage.strategy()
+    observed = ObservedGrid(grid, record, abandons=hasattr(strategy, "abandoned"))
     try:
         with _seeded(stage.seed):
             strategy.start(

@@ -407,6 +407,15 @@ def test_a_round_in_which_everyone_fails_ends_the_run_with_the_first_reason():
     assert seen == []
 
 
+def test_a_strategy_that_abandons_rounds_lives_on_after_one_in_which_everyone_fails():
+    grid, seen = Scripted(lambda client, message: refuse(message), 3), []
+    observed = ObservedGrid(grid, seen.append, abandons=True)
+
+    assert len(list(observed.send_and_receive(ask(grid)))) == 3
+    assert len(observed.faults) == 3
+    assert seen == []
+
+
 def test_the_first_reason_is_one_of_this_round_even_if_fewer_answer_than_were_asked():
     def some(client, message):
         return refuse(message, "early") if client == 0 else answer(client, message)
