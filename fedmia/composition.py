@@ -10,12 +10,17 @@ A part says what it is by attributes of its own:
     Whether what clients send it must look uniform; not so for ciphertexts with headers.
 ``adds_noise`` (strategy or mod)
     Whether it adds noise for which it keeps an account; Flower's own are known.
+``allow_evaluation`` (mod)
+    Whether it lets clients evaluate a model, with metrics that are not hidden.
+``parties`` (strategy and mod)
+    Those who hold a share of every update at the server's side; how many a client expects.
+``identities`` (mod)
+    Of those who may take part (:class:`fedmia.secagg.identities.Identities`).
 ``linear`` (strategy)
     See :func:`strategies.linear.is_linear`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 from flwr.clientapp.mod import LocalDpMod, adaptiveclipping_mod, fixedclipping_mod
 from flwr.serverapp.strategy import (
@@ -23,12 +28,13 @@ from flwr.serverapp.strategy import (
     DifferentialPrivacyClientSideFixedClipping,
     DifferentialPrivacyServerSideAdaptiveClipping,
     DifferentialPrivacyServerSideFixedClipping,
-    Strategy,
 )
 
-from fedmia.errors import expect
+from fedmia.errors import ConfigError, expect
 from fedmia.secagg.cohort import Cohort
 from fedmia.secagg.protocol import Protocol
+from fedmia.stack import Stack as Stack
+from fedmia.stack import evaluations, wrapped
 
 _NOISY = (
     DifferentialPrivacyClientSideAdaptiveClipping,
@@ -38,43 +44,6 @@ _NOISY = (
     LocalDpMod,
 )
 _CLIPPING = (fixedclipping_mod, adaptiveclipping_mod)
-
-
-@dataclass(frozen=True)
-class Stack:
-    """What is put together.
-
-    Parameters
-    ----------
-    strategy
-        The outermost one.
-    mods
-        Around each client, outermost first, by their names in ``client.defenses``.
-    weights
-        Number of records of each client, shape (clients,).
-    dropout
-        Probability with which a client fails to answer a round.
-    """
-
-    strategy: Strategy
-    mods: Mapping[str, object]
-    weights: Sequence[int]
-    dropout: float = 0.0
-
-    @property
-    def protocol(self) -> object:
-        """The public parameters of the protocol that the strategy speaks, ``None`` without one."""
-        return getattr(self.strategy, "protocol", None)
-
-    @property
-    def sampled(self) -> int | None:
-        """How many clients are asked in a round; ``None`` where the strategy does not say."""
-        for _, strategy in wrapped(self.strategy):
-            share = getattr(strategy, "fraction_train", None)
-            if isinstance(share, int | float):
-                fewest = int(getattr(strategy, "min_train_nodes", 0))
-                return min(len(self.weights), max(int(len(self.weights) * share), fewest))
-        return None
 
 
 def check(stack: Stack) -> None:
@@ -88,7 +57,12 @@ def check(stack: Stack) -> None:
     check_around(stack)
     check_mods(stack)
     check_same_protocol(stack)
+    check_parties(stack)
+    check_identities(stack)
+    check_evaluation(stack)
     check_noise(stack)
+    check_length(stack)
+    check_weighting(stack)
     check_weights(stack)
     check_cohort(stack)
     check_threshold(stack)
@@ -97,27 +71,25 @@ def check(stack: Stack) -> None:
 
 def notes(stack: Stack) -> list[str]:
     """Return what is allowed and yet must be known, a line each."""
-    found = []
-    if getattr(stack.strategy, "hides_updates", ""):
-        for path, strategy in wrapped(stack.strategy):
-            if share := getattr(strategy, "fraction_evaluate", 0.0):
-                found.append(
-                    f"evaluation metrics are not masked ({path}.fraction_evaluate={share})"
-                )
+    found = [
+        f"evaluation metrics are not masked ({key}={share})" for key, share in evaluations(stack)
+    ]
+    found += [
+        f"{key}.folder=null: the identities are derived from the seed, which protects nothing on "
+        "real machines"
+        for key, _ in stack.simulated
+    ]
+    if hasattr(stack.protocol, "metric_range") and not getattr(stack.protocol, "noise", None):
+        found.append(
+            f"metrics are clipped at ±{stack.protocol.metric_range} "
+            "(strategy.protocol.metric_range)"
+        )
     if isinstance(stack.protocol, Protocol) and stack.dropout > stack.protocol.dropout:
         found.append(
             f"client.dropout={stack.dropout} is more than strategy.protocol.dropout="
             f"{stack.protocol.dropout}: rounds may be abandoned"
         )
     return found
-
-
-def wrapped(strategy: Strategy, key: str = "strategy") -> Iterator[tuple[str, Strategy]]:
-    """Yield a strategy and those that it wraps, outer ones first, with their keys."""
-    yield key, strategy
-    for name, value in vars(strategy).items():
-        if isinstance(value, Strategy):
-            yield from wrapped(value, f"{key}.{name}")
 
 
 def check_around(stack: Stack) -> None:
@@ -168,6 +140,34 @@ def check_same_protocol(stack: Stack) -> None:
             expect(here == there, f"{key}.{field.name}", there, f"{here}, as in strategy.protocol")
 
 
+def check_parties(stack: Stack) -> None:
+    """Ask for as many parties on both sides."""
+    ours = getattr(stack.strategy, "parties", None)
+    for name, mod in stack.mods.items():
+        theirs = getattr(mod, "parties", None)
+        if ours is not None and theirs is not None:
+            allowed = f"{len(ours)}, as strategy.parties"
+            expect(theirs == len(ours), f"client.defenses.{name}.parties", theirs, allowed)
+
+
+def check_identities(stack: Stack) -> None:
+    """Ask that every client has one of the identities that are derived."""
+    clients = len(stack.weights)
+    for key, identities in stack.simulated:
+        enough = identities.clients >= clients
+        allowed = f"at least {clients}, one a client"
+        expect(enough, f"{key}.clients", identities.clients, allowed)
+
+
+def check_evaluation(stack: Stack) -> None:
+    """Ask that the clients allow it where they are to evaluate."""
+    for key, share in evaluations(stack):
+        for name, mod in stack.mods.items():
+            allows = getattr(mod, "allow_evaluation", True)
+            allowed = f"0, or client.defenses.{name}.allow_evaluation=true: its metrics are in the "
+            expect(allows, key, share, f"{allowed}open")
+
+
 def adds_noise(part: object) -> bool:
     """Whether a strategy or a mod adds noise of its own account."""
     return isinstance(part, _NOISY) or bool(getattr(part, "adds_noise", False))
@@ -185,6 +185,15 @@ def check_noise(stack: Stack) -> None:
         expect(not adds_noise(part), "strategy.protocol.noise.mechanism", noise.mechanism, allowed)
 
 
+def check_length(stack: Stack) -> None:
+    """Ask that the noise fits the model."""
+    if isinstance(stack.protocol, Protocol):
+        try:
+            stack.protocol.check(stack.length)
+        except ConfigError as error:
+            raise ConfigError(f"strategy.protocol.{error}") from None
+
+
 def check_weights(stack: Stack) -> None:
     """Ask that every client's number of records fits under the mask."""
     most = getattr(stack.protocol, "max_weight", 1)
@@ -194,6 +203,16 @@ def check_weights(stack: Stack) -> None:
     allowed = f"at least {largest}, the records of client {list(stack.weights).index(largest)}"
     allowed += "; or 1, and all clients count the same"
     expect(largest <= most, "strategy.protocol.max_weight", most, allowed)
+
+
+def check_weighting(stack: Stack) -> None:
+    """Ask that the wrapped strategies weigh by what clients are weighed by under the mask."""
+    if not getattr(stack.strategy, "hides_updates", ""):
+        return
+    for path, strategy in wrapped(stack.strategy):
+        key = getattr(strategy, "weighted_by_key", "num-examples")
+        allowed = "num-examples, the one weight that is summed with the updates"
+        expect(key == "num-examples", f"{path}.weighted_by_key", key, allowed)
 
 
 def check_cohort(stack: Stack) -> None:
@@ -206,21 +225,33 @@ def check_cohort(stack: Stack) -> None:
 
 
 def check_threshold(stack: Stack) -> None:
-    """Ask that a round can be summed in which nobody is lost."""
-    protocol, sampled = stack.protocol, stack.sampled
-    if sampled is None:
+    """Ask that a round can be summed in which nobody is lost; the line names what was set."""
+    protocol, sampling = stack.protocol, stack.sampling
+    if sampling is None or not isinstance(protocol, Protocol | Cohort):
         return
+    key, share, sampled = sampling
+    smallest = 2 if isinstance(protocol, Cohort) else 4 if protocol.malicious_server else 3
+    allowed = f"so much that at least {smallest} of {len(stack.weights)} clients are asked; "
+    expect(sampled >= smallest, key, share, f"{allowed}{sampled} have no sum of others")
+    asked = f"at most {sampled}, the clients asked in a round"
     if isinstance(protocol, Cohort):
-        allowed = f"at most {sampled}, the clients asked in a round"
         least = protocol.min_clients
-        expect(least <= sampled, "strategy.protocol.min_clients", least, allowed)
-    if isinstance(protocol, Protocol):
-        needed, least = protocol.shares_needed, protocol.fewest(sampled)
-        allowed = f"at most {sampled - 1}, the others of {sampled} clients asked in a round"
-        allowed += f" (null with cohort={sampled} chooses one)" if sampled >= 3 else ""
-        expect(needed < sampled, "strategy.protocol.threshold", needed, allowed)
-        allowed = f"at most {sampled}, the clients asked in a round"
-        expect(least <= sampled, "strategy.protocol.noise.min_survivors", least, allowed)
+        expect(least <= sampled, "strategy.protocol.min_clients", least, asked)
+        return
+    needed, least = protocol.shares_needed, protocol.fewest(sampled)
+    others, reachable = f"the others of {sampled} clients asked in a round", needed < sampled
+    if protocol.threshold is not None:
+        allowed = f"at most {sampled - 1}, {others} (null with cohort={sampled} chooses one)"
+        expect(reachable, "strategy.protocol.threshold", needed, allowed)
+    elif protocol.neighbors is not None:
+        allowed = f"at most {sampled - 1}, {others} (null with cohort={sampled} chooses them)"
+        expect(reachable, "strategy.protocol.neighbors", protocol.neighbors, allowed)
+    allowed = f"{sampled}, the clients asked in a round ({key}={share}); of more, {needed} others "
+    expect(reachable, "strategy.protocol.cohort", protocol.cohort, f"{allowed}have to stay")
+    honest = protocol.honest_shares
+    allowed = f"at most {sampled - least + honest}, so that with those who may collude no more "
+    allowed += f"have to stay than the {sampled} clients asked in a round"
+    expect(least <= sampled, "strategy.protocol.noise.min_survivors", honest, allowed)
 
 
 def check_dropout(stack: Stack) -> None:

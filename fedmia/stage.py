@@ -75,13 +75,15 @@ class Stage:
 
     @property
     def stack(self) -> composition.Stack:
-        """What has to fit together: the strategy, the mods, the clients' sizes and dropout."""
+        """What has to fit together: the strategy, mods, clients' sizes, dropout, model length."""
         names = map(str, self.config.client.get("defenses") or {})
+        state = self.model.state_dict()
         return composition.Stack(
             self.strategy(),
             dict(zip(names, self.mods, strict=True)),
             [len(shard) for shard in self.split.shards],
             getattr(self.client, "dropout", 0.0),
+            sum(value.numel() for value in state.values() if value.is_floating_point()),
         )
 
     def federation(self) -> Federation:

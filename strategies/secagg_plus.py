@@ -16,7 +16,7 @@ from flwr.serverapp.strategy import Strategy
 from fedmia.secagg.codec import Mean, Words
 from fedmia.secagg.combiner import Execution, Shares, add_up, check_keys, enough
 from fedmia.secagg.keys import verify
-from fedmia.secagg.member import Peer
+from fedmia.secagg.party import Peer
 from fedmia.secagg.protocol import Protocol, roll
 from fedmia.secagg.wire import CONSISTENCY, KEYS, SHARES, UNMASK, question, table
 from strategies.sums_only import Begun, SumsOnly, dropping, readdressed, usable

@@ -10,7 +10,15 @@ from typing import ClassVar
 
 from flwr.app import ConfigRecord, Context, Message
 
-from clients.defenses.hiding import Handler, contribution, hidden, is_train, one_model
+from clients.defenses.hiding import (
+    Handler,
+    asks_to_train,
+    contribution,
+    discreet,
+    expect_later,
+    expect_round,
+    hidden,
+)
 from fedmia.secagg.cohort import Cohort
 from fedmia.secagg.errors import ProtocolError
 from fedmia.secagg.protocol import context_of
@@ -33,34 +41,35 @@ class AdditiveSharing:
         The public parameters; the same as the server's.
     parties
         How many there have to be; the same as the server's.
+    allow_evaluation
+        Whether to answer ``evaluate`` messages, in the open.
     """
 
     protocol: Cohort
     parties: int = 2
+    allow_evaluation: bool = False
     needs_strategy: ClassVar = "additive_sharing"
 
     def __call__(self, message: Message, context: Context, call_next: Handler) -> Message:
-        """Share the answer to a ``train`` message; pass everything else on.
+        """Share the answer to a ``train`` message; pass on what may be answered in the open.
 
         Raises
         ------
         ProtocolError
-            If the message was replayed or names other parties, or the update does not fit the
-            stated range.
+            If the message asks for anything else, was replayed, or names other parties or another
+            round; if training failed, or the update does not fit the stated range.
         """
-        if not is_train(message):
+        if not asks_to_train(message, (), self.allow_evaluation):
             return call_next(message, context)
         sent = Told(message)
         server_round, keys = sent.one("round", int), sent.many("parties", bytes)
+        expect_round(message, server_round)
         self._admit(context, server_round, keys)
         execution = context_of(sent.one("session", bytes), server_round) + question(message)
         del message.content[RECORD]
-        model = one_model(message)
-        reply = call_next(message, context)
-        if reply.has_error():
-            return reply
-        own = contribution(reply, model)
-        words = self.protocol.codec.encode(own.delta, own.metrics, own.weight)
+        own = contribution(message, context, call_next, self.protocol.max_weight)
+        with discreet("the update cannot be encoded"):
+            words = self.protocol.codec.encode(own.delta, own.metrics, own.weight)
         sealed = split(words, keys, execution, context.node_id)
         return hidden(
             message, words, metrics=[*own.metrics], key=sealed.key, sealed=[*sealed.messages]
@@ -72,11 +81,7 @@ class AdditiveSharing:
             raise ProtocolError(f"{len(set(keys))} parties: expected {self.parties}, each once")
         last = context.state.config_records.get(_LAST)
         if last is not None:
-            before = int(str(last["round"]))
-            if server_round <= before:
-                raise ProtocolError(
-                    f"round {server_round}: expected a later one than {before} (replayed?)"
-                )
+            expect_later(server_round, int(str(last["round"])))
             if last["parties"] != [*keys]:
                 raise ProtocolError("other parties than in the rounds before")
         context.state[_LAST] = ConfigRecord({"round": server_round, "parties": [*keys]})

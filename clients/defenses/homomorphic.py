@@ -11,7 +11,15 @@ from typing import ClassVar
 
 from flwr.app import ConfigRecord, Context, Message
 
-from clients.defenses.hiding import Handler, contribution, hidden, is_train, one_model
+from clients.defenses.hiding import (
+    Handler,
+    asks_to_train,
+    contribution,
+    discreet,
+    expect_later,
+    expect_round,
+    hidden,
+)
 from fedmia.secagg.ckks import Ckks
 from fedmia.secagg.cohort import Cohort
 from fedmia.secagg.errors import ProtocolError
@@ -33,10 +41,13 @@ class Homomorphic:
         The public parameters; the same as the server's.
     keys
         Where the secret key is from that all clients share.
+    allow_evaluation
+        Whether to answer ``evaluate`` messages, in the open.
     """
 
     protocol: Cohort
     keys: SharedKey = field(default_factory=SharedKey)
+    allow_evaluation: bool = False
     needs_strategy: ClassVar = "homomorphic"
 
     @cached_property
@@ -50,34 +61,30 @@ class Homomorphic:
         return {DECRYPT: self._decrypt}
 
     def __call__(self, message: Message, context: Context, call_next: Handler) -> Message:
-        """Encrypt the answer to a ``train`` message; pass everything else on.
+        """Encrypt the answer to a ``train`` message; pass on what may be answered in the open.
 
         Raises
         ------
         ProtocolError
-            If the message was replayed, or the update does not fit the stated range.
+            If the message asks for anything else, was replayed or names another round; if training
+            failed, or the update does not fit the stated range.
         """
-        if not is_train(message):
+        if not asks_to_train(message, self.handlers, self.allow_evaluation):
             return call_next(message, context)
         sent, key = Told(message), self.keys.of(context.node_config)
-        self._admit(context, sent.one("round", int), sent.one("session", bytes))
+        server_round = sent.one("round", int)
+        expect_round(message, server_round)
+        self._admit(context, server_round, sent.one("session", bytes))
         del message.content[RECORD]
-        model = one_model(message)
-        reply = call_next(message, context)
-        if reply.has_error():
-            return reply
-        own = contribution(reply, model)
-        words = self.protocol.codec.encode(own.delta, own.metrics, own.weight)
-        encrypted = self.cipher.encrypt(key, words)
+        own = contribution(message, context, call_next, self.protocol.max_weight)
+        with discreet("the update cannot be encoded"):
+            words = self.protocol.codec.encode(own.delta, own.metrics, own.weight)
+            encrypted = self.cipher.encrypt(key, words)
         return hidden(message, encrypted, metrics=[*own.metrics], key=name_of(key))
 
     def _admit(self, context: Context, server_round: int, session: bytes) -> None:
         last = context.state.config_records.get(_STATE)
-        before = int(str(last["round"])) if last else 0
-        if server_round <= before:
-            raise ProtocolError(
-                f"round {server_round}: expected a later one than {before} (replayed?)"
-            )
+        expect_later(server_round, int(str(last["round"])) if last else 0)
         context.state[_STATE] = ConfigRecord({"round": server_round, "session": session})
 
     def _decrypt(self, message: Message, context: Context) -> Message:

@@ -12,9 +12,17 @@ from typing import Any, ClassVar
 
 from flwr.app import ConfigRecord, Context, Message
 
-from clients.defenses.hiding import Handler, contribution, hidden, is_train, one_model
+from clients.defenses.hiding import (
+    Handler,
+    asks_to_train,
+    contribution,
+    discreet,
+    expect_round,
+    hidden,
+)
 from fedmia.secagg.identities import Identities
-from fedmia.secagg.member import Member, Peer, Secrets
+from fedmia.secagg.member import Member
+from fedmia.secagg.party import Peer, Secrets
 from fedmia.secagg.protocol import Protocol
 from fedmia.secagg.wire import (
     CONSISTENCY,
@@ -42,12 +50,15 @@ class SecAggPlus:
         The public parameters; the same as the server's, or the round comes to nothing.
     identities
         Who may take part, with ``protocol.malicious_server``.
+    allow_evaluation
+        Whether to answer ``evaluate`` messages, in the open.
     """
 
     needs_strategy: ClassVar = "secagg_plus"
 
     protocol: Protocol
     identities: Identities = field(default_factory=Identities)
+    allow_evaluation: bool = False
 
     @property
     def handlers(self) -> Mapping[str, Handler]:
@@ -60,29 +71,27 @@ class SecAggPlus:
         }
 
     def __call__(self, message: Message, context: Context, call_next: Handler) -> Message:
-        """Mask the answer to a ``train`` message; pass everything else on.
+        """Mask the answer to a ``train`` message; pass on what may be answered in the open.
 
         Raises
         ------
         ProtocolError
-            If the message is not this client's turn in the protocol, or the update does not fit
-            the stated range.
+            If the message asks for anything else, is not this client's turn in the protocol or
+            names another round; if training failed, or the update does not fit the stated range.
         """
-        if not is_train(message):
+        if not asks_to_train(message, self.handlers, self.allow_evaluation):
             return call_next(message, context)
         member, sent = self._member(context), Told(message)
         known = member.receive(
             _recall(context), sent.one("session", bytes), sent.table("from", "sealed")
         )
+        expect_round(message, known.server_round)
         _remember(context, known)
         del message.content[RECORD]
         asked = question(message)
-        sent_model = one_model(message)
-        reply = call_next(message, context)
-        if reply.has_error():
-            return reply
-        own = contribution(reply, sent_model)
-        words, names = self.protocol.encode(own.delta, own.metrics, own.weight, known.context)
+        own = contribution(message, context, call_next, self.protocol.max_weight)
+        with discreet("the update cannot be encoded"):
+            words, names = self.protocol.encode(own.delta, own.metrics, own.weight, known.context)
         member.mask(known, words, asked)
         return hidden(message, words, metrics=names)
 

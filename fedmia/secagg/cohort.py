@@ -36,7 +36,7 @@ class Cohort:
         expect(self.cohort >= 3, "cohort", self.cohort, "at least 3 clients for a sum of others")
         fewest, allowed = self.min_clients, f"in 2..{self.cohort}, at most cohort"
         expect(2 <= fewest <= self.cohort, "min_clients", fewest, allowed)
-        assert self.codec
+        _ = self.codec
 
     @cached_property
     def codec(self) -> Codec:

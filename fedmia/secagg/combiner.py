@@ -13,7 +13,8 @@ from fedmia.secagg.errors import ProtocolError
 from fedmia.secagg.graph import neighbours
 from fedmia.secagg.keys import agree_all, new_private, public_of
 from fedmia.secagg.masks import add_mask
-from fedmia.secagg.member import Peer, pair_seeds
+from fedmia.secagg.member import pair_seeds
+from fedmia.secagg.party import Peer
 from fedmia.secagg.protocol import SESSION_BYTES, Protocol, context_of
 
 Shares = Mapping[int, Mapping[int, bytes]]
@@ -100,12 +101,24 @@ class Execution:
         return found
 
     def settle(self, survivors: set[int]) -> None:
-        """Raise ``ProtocolError`` unless these are enough; no share is to be asked for before."""
+        """Ask for enough survivors, overall and around each secret; ask for no share before.
+
+        Raises
+        ------
+        ProtocolError
+            If too few sent a masked update, or too few of them hold shares of a secret that the
+            sum takes: a survivor's, or that of a lost client with surviving neighbours.
+        """
         needed = self.protocol.fewest(self.asked or self.protocol.cohort)
         if len(survivors) < needed:
             raise ProtocolError(
                 f"{len(survivors)} clients sent a masked update: expected at least {needed}"
             )
+        for node in sorted(self.sealed):
+            around = len(survivors & set(self.graph[node]))
+            if around or node in survivors:
+                what = f"neighbours of node {node} sent a masked update"
+                enough(around, self.protocol.shares_needed, what)
 
     def near(self, node: int, survivors: set[int]) -> list[int]:
         """Return the survivors among a client and its neighbours."""

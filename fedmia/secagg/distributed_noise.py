@@ -97,8 +97,8 @@ class DistributedNoise:
     cohort
         n, most clients that are summed.
     min_survivors
-        m, fewest clients of which a sum is decoded and whose noise is honest. A client that
-        colludes knows its own share: count it out.
+        m, fewest honest clients in a sum that is decoded. A client that colludes knows its own
+        share: it is counted out.
     length
         Coordinates of an update.
     beta

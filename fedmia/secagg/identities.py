@@ -10,7 +10,7 @@ from typing import Any
 from fedmia.errors import expect
 from fedmia.secagg.errors import ProtocolError
 from fedmia.secagg.keys import verify_key_of
-from fedmia.secagg.member import Identity
+from fedmia.secagg.party import Identity
 
 OWN = "secagg-identity"
 """The key of a node's configuration that names the file with its own signing key."""

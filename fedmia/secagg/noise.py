@@ -26,8 +26,9 @@ class Noise:
     bits
         Of one coordinate of the sum, at most those of a word.
     min_survivors
-        With how many clients the sum has its full noise; with fewer it is not opened. ``None``
-        takes the fewest with which the protocol ends well.
+        With how many honest clients the sum has its full noise. It is opened only if so many
+        survive beside all who may collude. ``None`` takes those that are left of the fewest the
+        masks open for (:attr:`fedmia.secagg.protocol.Protocol.honest_shares`).
     """
 
     mechanism: str = NONE
@@ -48,29 +49,29 @@ class Noise:
     def __bool__(self) -> bool:
         return self.mechanism != NONE
 
-    def of(self, cohort: int, fewest: int, length: int) -> DistributedNoise:
+    def of(self, cohort: int, honest: int, length: int) -> DistributedNoise:
         """Return the mechanism for updates of so many coordinates.
 
         Parameters
         ----------
         cohort
             Most clients that are summed.
-        fewest
-            Fewest with which the protocol ends well.
+        honest
+            Fewest honest clients in a sum that is opened.
         length
             Coordinates of an update.
         """
-        return _mechanism(self, cohort, self.min_survivors or fewest, length)
+        return _mechanism(self, cohort, honest, length)
 
 
 @lru_cache(maxsize=8)
-def _mechanism(noise: Noise, cohort: int, survivors: int, length: int) -> DistributedNoise:
+def _mechanism(noise: Noise, cohort: int, honest: int, length: int) -> DistributedNoise:
     return DistributedNoise(
         mechanism=cast(Mechanism, noise.mechanism),
         clip=noise.clip,
         noise_multiplier=noise.noise_multiplier,
         bits=noise.bits,
         cohort=cohort,
-        min_survivors=survivors,
+        min_survivors=honest,
         length=length,
     )

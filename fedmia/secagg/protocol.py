@@ -8,9 +8,7 @@ CCS 2017 (the complete graph); J. H. Bell et al., "Secure Single-Server Aggregat
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from functools import cached_property
-from math import ceil
 
 import numpy as np
 
@@ -19,8 +17,8 @@ from fedmia.records import Params
 from fedmia.secagg.codec import Codec, Mean, Words, flatten, floating, unflatten
 from fedmia.secagg.distributed_noise import DistributedNoise
 from fedmia.secagg.errors import ProtocolError
-from fedmia.secagg.graph import degree_for
 from fedmia.secagg.noise import Noise
+from fedmia.secagg.odds import Odds, degree_for
 
 SESSION_BYTES = 16
 """Of the name of an execution."""
@@ -46,10 +44,12 @@ class Protocol:
     neighbors
         How many others each client shares masks and secrets with; ``None`` takes all others in a
         cohort of up to 16, where that costs nothing and most losses are borne, else the fewest
-        that keep ``corrupt`` and ``dropout`` harmless, all others where nothing less does.
+        that keep ``corrupt`` and ``dropout`` harmless, all others where nothing less does. With
+        fewer than :meth:`fedmia.secagg.odds.Odds.least_degree` it is refused.
     threshold
         How many neighbours' shares give a secret back, and so how many must survive; ``None``
-        takes the one that belongs to ``neighbors``.
+        takes the one that belongs to ``neighbors``. One that colluding clients could reach
+        (:class:`fedmia.secagg.odds.Odds`) is refused.
     clip, bits, max_weight, metric_range, modulus_bits
         See :class:`fedmia.secagg.codec.Codec`.
     malicious_server
@@ -79,18 +79,8 @@ class Protocol:
         for name in ("corrupt", "dropout"):
             value = getattr(self, name)
             expect(0 <= value < 0.5, name, value, "in [0, 0.5)")
-        k, n = self.neighbors, self.cohort
-        expect(k is None or 2 <= k < n, "neighbors", k, f"in 2..{n - 1}, less than cohort={n}")
-        even = k is None or k == n - 1 or k % 2 == 0
-        expect(even, "neighbors", k, f"an even number, or {n - 1} for the complete graph")
-        whole = k is None or k == n - 1 or not self.malicious_server
-        expect(whole, "neighbors", k, f"{n - 1} or null with malicious_server=true")
-        allowed = f"in 2..{self.degree}, the number of neighbours"
-        t = self.threshold
-        expect(t is None or 2 <= t <= self.degree, "threshold", t, allowed)
-        least = 2 * self.cohort // 3 + 1 if self.malicious_server else 2
-        allowed = f"at least {least}, or a server that lies could learn both secrets of a client"
-        expect(t is None or t >= least, "threshold", t, allowed)
+        self._check_neighbors()
+        self._check_threshold()
         weight = self.max_weight
         expect(
             not self.noise or weight == 1,
@@ -98,9 +88,47 @@ class Protocol:
             weight,
             "1 with noise, whose sensitivity is one client's clip",
         )
-        assert self.codec
+        _ = self.codec
+        few, colluding = self.noise.min_survivors, self._odds.colluding
+        most = self.cohort - colluding
+        allowed = f"in 1..{most}, of cohort={self.cohort} less {colluding} who may collude"
+        expect(few is None or few <= most, "noise.min_survivors", few, allowed)
+        self.check(1)
+
+    def _check_neighbors(self) -> None:
+        k, n = self.neighbors, self.cohort
+        if k is None:
+            return
+        expect(2 <= k < n, "neighbors", k, f"in 2..{n - 1}, less than cohort={n}")
+        even = k == n - 1 or k % 2 == 0
+        expect(even, "neighbors", k, f"an even number, or {n - 1} for the complete graph")
+        whole = k == n - 1 or not self.malicious_server
+        expect(whole, "neighbors", k, f"{n - 1} or null with malicious_server=true")
+        if not self._odds.holds_together(k) or self._odds.least_threshold(k) is None:
+            allowed = f"at least {self._odds.least_degree()}, or null, with cohort={n}, "
+            allowed += f"corrupt={self.corrupt}, dropout={self.dropout}"
+            expect(False, "neighbors", k, allowed)
+
+    def _check_threshold(self) -> None:
+        k, t = self.degree, self.threshold
+        if t is None:
+            return
+        if self.malicious_server:
+            least = self._odds.signed_threshold()
+            why = "or a server that lies could learn both secrets of a client"
+            expect(t >= least, "threshold", t, f"at least {least}, {why}")
+        least = self._odds.least_threshold(k) or k
+        allowed = f"in {least}..{k}, the number of neighbours"
+        if t in range(2, least):
+            allowed += f", of whom more may collude with corrupt={self.corrupt}"
+        expect(least <= t <= k, "threshold", t, allowed)
+
+    def check(self, length: int) -> None:
+        """Raise ``ConfigError`` if the noise does not fit updates of so many coordinates."""
+        if not self.noise:
+            return
         try:
-            assert not self.noise or self.mechanism(1)
+            self.mechanism(length)
         except ConfigError as error:
             raise ConfigError(f"noise.{error}") from None
 
@@ -117,19 +145,37 @@ class Protocol:
     def fewest(self, asked: int) -> int:
         """Return how many of the clients asked must survive for the sum to be opened.
 
-        With fewer the noise would be too small, or a graph that is not complete might fall apart,
-        and the sum of each part be seen: the bounds hold for at most ``dropout`` of the clients
-        (:func:`fedmia.secagg.graph.degree_for`), and a ring whose clients each have k neighbours
-        holds together as long as those lost and those who collude are fewer than k.
+        With noise these are enough for ``honest_shares`` when all who collude are among them.
+        """
+        least = self._fewest_for_masks(asked)
+        return max(least, self._fewest_for_noise) if self.noise else least
+
+    @property
+    def honest_shares(self) -> int:
+        """How many honest clients' shares make the noise of a sum whole.
+
+        Those who collude with the server know their own shares of it, which hide nothing. So the
+        default is the fewest clients of a whole cohort that the masks open for, less ``corrupt``.
+        """
+        fewest = self._fewest_for_masks(self.cohort) - self._odds.colluding
+        return self.noise.min_survivors or max(1, fewest)
+
+    @property
+    def _fewest_for_noise(self) -> int:
+        return self.honest_shares + self._odds.colluding
+
+    def _fewest_for_masks(self, asked: int) -> int:
+        """Return how many must survive so that all secrets are had, and one sum alone is seen.
+
+        With fewer a graph that is not complete might fall apart, and the sum of each part be seen:
+        the bounds hold for at most ``dropout`` of the clients
+        (:meth:`fedmia.secagg.odds.Odds.holds_together`), and a ring whose clients each have k
+        neighbours holds together as long as those lost and those who collude are fewer than k.
         """
         least = self.shares_needed + 1
-        if self.noise:
-            least = max(least, self.mechanism(1).min_survivors)
         if self.degree < asked - 1:
-            lost, colluding = (
-                ceil(Fraction(str(share)) * asked) for share in (self.dropout, self.corrupt)
-            )
-            least = max(least, asked - max(lost, self.degree - 1 - colluding))
+            odds = Odds(asked, self.corrupt, self.dropout)
+            least = max(least, asked - max(odds.lost, self.degree - 1 - odds.colluding))
         return least
 
     @cached_property
@@ -180,10 +226,10 @@ class Protocol:
         if not self.noise:
             return self.codec.decode(total, like, names, clients)
         mechanism = self.mechanism(len(flatten(like)))
-        if clients < mechanism.min_survivors:
+        if clients < self._fewest_for_noise:
             raise ProtocolError(
-                f"{clients} clients: expected at least min_survivors={mechanism.min_survivors}, "
-                "or the noise would be too small"
+                f"{clients} clients: expected at least {self._fewest_for_noise}, "
+                f"or noise of min_survivors={self.honest_shares} honest ones might be missed"
             )
         if total.shape != (mechanism.dimension + 1,):
             raise ProtocolError(f"{total.shape} words: expected {mechanism.dimension + 1}")
@@ -195,15 +241,19 @@ class Protocol:
 
     def mechanism(self, length: int) -> DistributedNoise:
         """Return the noise of a round, for updates of so many coordinates."""
-        return self.noise.of(self.cohort, self.shares_needed + 1, length)
+        return self.noise.of(self.cohort, self.honest_shares, length)
+
+    @cached_property
+    def _odds(self) -> Odds:
+        return Odds(self.cohort, self.corrupt, self.dropout)
 
     @cached_property
     def _sizes(self) -> tuple[int, int]:
-        n = self.cohort
+        n, k = self.cohort, self.neighbors
         if self.malicious_server:
-            return n - 1, 2 * n // 3 + 1
-        if self.neighbors is not None:
-            return self.neighbors, self.neighbors // 2 + 1
+            return n - 1, max(2 * n // 3 + 1, self._odds.signed_threshold())
+        if k is not None:
+            return k, max(k // 2 + 1, self._odds.least_threshold(k) or k)
         k, t = degree_for(n, self.corrupt, self.dropout)
         return (n - 1, max((n - 1) // 2 + 1, t)) if n <= _SMALL else (k, t)
 

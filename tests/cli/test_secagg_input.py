@@ -13,6 +13,15 @@ REFUSED = [
         "strategy.protocol.noise.mechanism=skellam",
         "protocol.max_weight=1000: expected 1 with noise, whose sensitivity is one client's clip",
     ),
+    (
+        "strategy.protocol.noise.mechanism=skellam strategy.protocol.max_weight=1 "
+        "strategy.protocol.noise.bits=9",
+        "strategy.protocol.noise.bits=9: expected in [10, 63] for cohort=4, length=",
+    ),
+    (
+        "strategy.protocol.corrupt=0.4 strategy.protocol.malicious_server=true",
+        "strategy.protocol.corrupt=0.4: expected less, or a dropout of less than 0.1",
+    ),
     ("strategy@strategy.inner=krum", "strategy.inner=Krum: expected a rule that is linear in the"),
 ]
 

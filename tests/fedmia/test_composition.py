@@ -1,6 +1,6 @@
 """Stacks that cannot work, or do not do what they promise, are refused in one line."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import pytest
@@ -19,6 +19,7 @@ from fedmia.composition import Stack
 from fedmia.config import compose
 from fedmia.errors import ConfigError
 from fedmia.secagg.cohort import Cohort
+from fedmia.secagg.identities import Identities
 from fedmia.secagg.noise import Noise
 from fedmia.secagg.protocol import Protocol
 from fedmia.stage import prepare
@@ -34,11 +35,12 @@ WHOLE = {"neighbors": 9, "threshold": 5}
 def stack(mods=None, inner=None, weights=(20,) * 10, dropout=0.0, **protocol):
     public = Protocol(**({"cohort": 10} | protocol))
     mods = {"secagg_plus": SecAggMod(public)} if mods is None else mods
-    return Stack(SecAggPlus(inner or FedAvg(), public), mods, weights, dropout)
+    return Stack(SecAggPlus(inner or sampling(1.0), public), mods, weights, dropout)
 
 
-def sampling(share, fewest=1):
-    return FedAvg(fraction_train=share, min_train_nodes=fewest)
+def sampling(share, fewest=1, **settings):
+    settings = {"fraction_evaluate": 0.0} | settings
+    return FedAvg(fraction_train=share, min_train_nodes=fewest, **settings)
 
 
 def refusal(given):
@@ -56,7 +58,7 @@ class Noisy(FedAvg):
     adds_noise = True
 
     def __init__(self):
-        super().__init__()
+        super().__init__(fraction_evaluate=0.0)
 
 
 @pytest.mark.parametrize("strategy", [FedAvg(), Krum(), Noisy()])
@@ -172,7 +174,7 @@ def test_a_mod_without_its_strategy_is_refused():
     )
 
 
-@pytest.mark.parametrize("name", ["secagg_plus", "additive_sharing"])
+@pytest.mark.parametrize("name", ["secagg_plus", "additive_sharing", "homomorphic"])
 def test_the_command_line_says_the_same(name):
     with pytest.raises(
         ConfigError, match=rf"^client/defenses=\[{name}\]: expected no {name}, which"
@@ -193,6 +195,52 @@ def test_both_sides_have_the_same_public_parameters():
     )
 
 
+def test_both_sides_have_as_many_parties():
+    public = Cohort(10)
+    given = Stack(
+        AdditiveSharing(sampling(1.0), public, 3), {"sharing": SharingMod(public)}, [1] * 10
+    )
+    assert refusal(given) == ("client.defenses.sharing.parties=2: expected 3, as strategy.parties")
+
+
+def signing(**identities):
+    public = Protocol(cohort=10, malicious_server=True)
+    mod = SecAggMod(public, Identities(**identities))
+    return Stack(SecAggPlus(sampling(1.0), public), {"secagg_plus": mod}, [20] * 10)
+
+
+def test_every_client_needs_an_identity_where_they_are_derived_and_used(tmp_path):
+    assert refusal(signing(clients=9)) == (
+        "client.defenses.secagg_plus.identities.clients=9: expected at least 10, one a client"
+    )
+    composition.check(signing(clients=10))
+    composition.check(signing(folder=str(tmp_path)))
+    composition.check(stack({"secagg_plus": SecAggMod(Protocol(cohort=10), Identities())}))
+
+
+def test_other_weights_than_the_number_of_examples_are_refused():
+    by_loss = sampling(1.0, weighted_by_key="train-loss")
+    assert refusal(stack(inner=by_loss)) == (
+        "strategy.inner.weighted_by_key=train-loss: expected num-examples, the one weight that is "
+        "summed with the updates"
+    )
+    composition.check(Stack(by_loss, {}, [20] * 10))
+
+
+def evaluating(allow):
+    public = Protocol(cohort=10)
+    mods = {"secagg_plus": SecAggMod(public, allow_evaluation=allow), "clip": CLIPPING}
+    return stack(mods, inner=sampling(1.0, fraction_evaluate=0.5))
+
+
+def test_evaluation_in_the_open_has_to_be_allowed():
+    composition.check(evaluating(allow=True))
+    assert refusal(evaluating(allow=False)) == (
+        "strategy.inner.fraction_evaluate=0.5: expected 0, or "
+        "client.defenses.secagg_plus.allow_evaluation=true: its metrics are in the open"
+    )
+
+
 # noise
 
 
@@ -209,6 +257,24 @@ def test_noise_is_counted_once():
     assert refusal(stack(inner=Noisy(), **noise)) == (
         "strategy.protocol.noise.mechanism=skellam: expected none beside "
         "strategy.inner=Noisy, or noise would be counted twice"
+    )
+
+
+def test_noise_is_held_to_the_length_of_the_model():
+    noise = {"noise": Noise("skellam", bits=9), "max_weight": 1}
+    given = stack(**noise)
+    composition.check(given)
+    assert refusal(replace(given, length=100)).startswith(
+        "strategy.protocol.noise.bits=9: expected in [10, 63] for cohort=10, length=100"
+    )
+
+
+def test_honest_shares_of_more_clients_than_are_asked_are_refused():
+    noise = {"noise": Noise("skellam", min_survivors=7), "max_weight": 1}
+    composition.check(stack(inner=sampling(0.8), **noise))
+    assert refusal(stack(inner=sampling(0.7), **noise)) == (
+        "strategy.protocol.noise.min_survivors=7: expected at most 6, so that with those who may "
+        "collude no more have to stay than the 7 clients asked in a round"
     )
 
 
@@ -240,6 +306,26 @@ def test_a_threshold_that_a_whole_round_cannot_reach_is_refused():
     composition.check(stack(inner=sampling(0.6), **WHOLE))
 
 
+def test_the_line_names_what_was_set_where_the_threshold_was_not():
+    assert refusal(stack(inner=sampling(0.5))) == (
+        "strategy.protocol.cohort=10: expected 5, the clients asked in a round "
+        "(strategy.inner.fraction_train=0.5); of more, 5 others have to stay"
+    )
+    composition.check(stack(inner=sampling(0.5), cohort=5))
+    assert refusal(stack(inner=sampling(0.5), neighbors=9)) == (
+        "strategy.protocol.neighbors=9: expected at most 4, the others of 5 clients asked in a "
+        "round (null with cohort=5 chooses them)"
+    )
+    assert refusal(stack(inner=sampling(0.2))) == (
+        "strategy.inner.fraction_train=0.2: expected so much that at least 3 of 10 clients are "
+        "asked; 2 have no sum of others"
+    )
+    assert refusal(sharing(inner=sampling(0.1), min_clients=2)) == (
+        "strategy.inner.fraction_train=0.1: expected so much that at least 2 of 10 clients are "
+        "asked; 1 have no sum of others"
+    )
+
+
 def test_more_dropout_than_the_threshold_bears_is_refused():
     composition.check(stack(dropout=0.4, **WHOLE))
     assert refusal(stack(dropout=0.41, **WHOLE)) == (
@@ -255,7 +341,7 @@ def test_more_dropout_than_the_threshold_bears_is_refused():
 
 def sharing(dropout=0.0, inner=None, **protocol):
     public = Cohort(10, **protocol)
-    strategy = AdditiveSharing(inner or FedAvg(), public)
+    strategy = AdditiveSharing(inner or sampling(1.0), public)
     return Stack(strategy, {"sharing": SharingMod(public)}, [20] * 10, dropout)
 
 
@@ -273,14 +359,32 @@ def test_the_alternatives_are_held_to_the_same_rules():
 # notes
 
 
+METRICS = "metrics are clipped at ±100.0 (strategy.protocol.metric_range)"
+
+
 def test_unmasked_evaluation_and_more_dropout_than_planned_are_noted():
-    assert composition.notes(stack(inner=FedAvg(fraction_evaluate=0.0))) == []
-    evaluating = FedAvg(fraction_evaluate=0.5)
-    assert composition.notes(stack(inner=evaluating, dropout=0.2, **WHOLE)) == [
+    assert composition.notes(stack()) == composition.notes(sharing()) == [METRICS]
+    rule = FedAvg(fraction_evaluate=0.5)
+    assert composition.notes(stack(inner=rule, dropout=0.2, **WHOLE)) == [
         "evaluation metrics are not masked (strategy.inner.fraction_evaluate=0.5)",
+        METRICS,
         "client.dropout=0.2 is more than strategy.protocol.dropout=0.1: rounds may be abandoned",
     ]
-    assert composition.notes(Stack(evaluating, {}, [20] * 10, 0.2)) == []
+    assert composition.notes(Stack(rule, {}, [20] * 10, 0.2)) == []
+
+
+def test_no_metrics_are_noted_where_none_are_sent():
+    noise = {"noise": Noise("skellam", bits=24), "max_weight": 1}
+    assert composition.notes(stack(**noise)) == []
+
+
+def test_derived_identities_are_noted_where_they_are_used(tmp_path):
+    assert composition.notes(signing(clients=10)) == [
+        "client.defenses.secagg_plus.identities.folder=null: the identities are derived from the "
+        "seed, which protects nothing on real machines",
+        METRICS,
+    ]
+    assert composition.notes(signing(folder=str(tmp_path))) == [METRICS]
 
 
 def test_preparing_an_experiment_asks_for_all_this_before_training():

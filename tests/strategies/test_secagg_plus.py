@@ -251,7 +251,7 @@ def test_a_message_of_another_execution_is_not_answered():
 @pytest.mark.parametrize("mechanism", ["discrete_gaussian", "skellam"])
 def test_noise_under_the_mask_leaves_the_mean_near_the_truth(mechanism):
     noise = Noise(mechanism, clip=10.0, noise_multiplier=0.01, min_survivors=4)
-    protocol = Protocol(5, neighbors=4, max_weight=1, noise=noise)
+    protocol = Protocol(5, corrupt=0, neighbors=4, max_weight=1, noise=noise)
     ended = run(protocol, {(1, TRAIN): fail})
     flat = np.mean([np.cos(1.0 + k) for k in (0, 2, 3, 4)])
     for name in ("w", "b"):
@@ -262,7 +262,7 @@ def test_noise_under_the_mask_leaves_the_mean_near_the_truth(mechanism):
 
 
 def test_noise_of_too_few_is_never_uncovered():
-    noise = Noise("skellam", clip=10.0, noise_multiplier=0.01, min_survivors=5)
+    noise = Noise("skellam", clip=10.0, noise_multiplier=0.01, min_survivors=4)  # and a colluder
     protocol = Protocol(5, neighbors=4, threshold=2, max_weight=1, noise=noise)
     ended = run(protocol, {(1, TRAIN): fail})
     unchanged(ended, "4 clients sent a masked update: expected at least 5")

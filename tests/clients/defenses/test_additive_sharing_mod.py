@@ -24,10 +24,10 @@ def _identity():
     TaskIdentity.node_id = SUPERLINK_NODE_ID
 
 
-def ask(server_round=1, keys=KEYS, **fields):
+def ask(server_round=1, keys=KEYS, stated=None, **fields):
     record = {"session": bytes(16), "round": server_round, "parties": keys, **fields}
     content = RecordDict({"arrays": to_record(MODEL), RECORD: told(**record)})
-    content["config"] = ConfigRecord({"lr": 0.1})
+    content["config"] = ConfigRecord({"server-round": server_round if stated is None else stated})
     return Message(content, 7, "train")
 
 
@@ -53,10 +53,11 @@ def test_what_leaves_is_shares_and_the_names_of_metrics():
     assert len(reply.content[RECORD]["sealed"]) == 2
 
 
-def test_other_messages_pass_unchanged():
-    question = Message(RecordDict(), 7, "evaluate")
-
-    assert MOD(question, fresh(), lambda message, context: message) is question
+def test_settings_of_another_round_are_refused_before_training_and_do_not_count():
+    context = fresh()
+    with pytest.raises(ProtocolError, match="server-round: expected 2, the round of the protocol"):
+        MOD(ask(2, stated=1), context, None)
+    MOD(ask(1), context, trained)
 
 
 @pytest.mark.parametrize("again", [0, 1])
@@ -86,8 +87,8 @@ def test_another_number_of_parties_is_refused(keys):
 @pytest.mark.parametrize(
     ("metrics", "message"),
     [
-        ({"num-examples": 1001}, r"weight 1001: expected in 1\.\.1000"),
-        ({"num-examples": 1, "per-class": [1.0]}, "metric 'per-class': expected a number"),
+        ({"num-examples": 1001}, "the number of examples is beyond max_weight"),
+        ({"num-examples": 1, "per-class": [1.0]}, "a metric is not a number"),
     ],
 )
 def test_what_does_not_fit_is_refused(metrics, message):

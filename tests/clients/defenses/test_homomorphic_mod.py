@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from flwr.app import Context, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -25,9 +25,11 @@ def _identity():
     TaskIdentity.node_id = SUPERLINK_NODE_ID
 
 
-def ask(server_round=1, session=b"one"):
-    record = told(session=session, round=server_round)
-    return Message(RecordDict({"arrays": to_record(MODEL), RECORD: record}), 7, "train")
+def ask(server_round=1, session=b"one", stated=None):
+    config = ConfigRecord({"server-round": server_round if stated is None else stated})
+    content = RecordDict({"arrays": to_record(MODEL), "config": config})
+    content[RECORD] = told(session=session, round=server_round)
+    return Message(content, 7, "train")
 
 
 def ask_to_decrypt(ciphertext, session=b"one"):
@@ -89,7 +91,15 @@ def test_a_replayed_round_is_refused_before_training(again):
         MOD(ask(again), context, None)
 
 
-def test_other_messages_pass_unchanged():
-    question = Message(RecordDict(), 7, "evaluate")
+def test_settings_of_another_round_are_refused_before_training_and_do_not_count():
+    context = fresh()
+    with pytest.raises(ProtocolError, match="server-round: expected 2, the round of the protocol"):
+        MOD(ask(2, stated=1), context, None)
+    MOD(ask(1), context, trained)
+
+
+@pytest.mark.parametrize("kind", ["query.partition", f"query.{DECRYPT}"])
+def test_queries_of_the_protocol_pass_unchanged(kind):
+    question = Message(RecordDict(), 7, kind)
 
     assert MOD(question, fresh(), lambda message, context: message) is question

@@ -7,7 +7,6 @@ from flwr.app import (
     ArrayRecord,
     ConfigRecord,
     Context,
-    Error,
     Message,
     MetricRecord,
     RecordDict,
@@ -19,7 +18,7 @@ from clients.defenses.secagg_plus import SecAggPlus
 from fedmia.records import MASKED, WORDS
 from fedmia.secagg.combiner import Execution
 from fedmia.secagg.errors import ProtocolError
-from fedmia.secagg.member import Peer, Secrets
+from fedmia.secagg.party import Peer, Secrets
 from fedmia.secagg.protocol import Protocol
 from fedmia.secagg.wire import CONSISTENCY, KEYS, RECORD, SHARES, UNMASK, question, told
 
@@ -46,6 +45,10 @@ def trains(metrics=None, step=0.01):
         return Message(RecordDict(content), reply_to=message)
 
     return train
+
+
+def settings(server_round):
+    return ConfigRecord({"server-round": server_round, "lr": 0.1})
 
 
 class Round:
@@ -79,13 +82,14 @@ class Round:
             sealed = dict(zip(heard["to"], heard["sealed"], strict=True))
             self.execution.take_shares(node, sealed, heard["commitment"])
 
-    def train(self, node, behind=None):
+    def train(self, node, behind=None, stated=None):
         inbound = self.execution.inbound()[node]
         record = told(
             session=self.execution.session, **{"from": [*inbound]}, sealed=[*inbound.values()]
         )
-        content = {"arrays": ArrayRecord({"w": Array(MODEL)}), RECORD: record}
-        message = Message(RecordDict(content), node, "train")
+        stated = self.execution.server_round if stated is None else stated
+        content = {"arrays": ArrayRecord({"w": Array(MODEL)}), "config": settings(stated)}
+        message = Message(RecordDict({**content, RECORD: record}), node, "train")
         return self.mod(message, self.contexts[node], behind or trains())
 
     def unmask(self, node, survivors=NODES):
@@ -120,7 +124,8 @@ def test_the_sum_of_the_answers_is_the_sum_of_what_was_encoded_once_the_masks_ar
         assert list(heard["lost"]) == []
         for owner, share in zip(heard["alive"], heard["own_shares"], strict=True):
             own[owner][node] = share
-    asked = question(Message(RecordDict({"arrays": ArrayRecord({"w": Array(MODEL)})}), 3, "train"))
+    content = {"arrays": ArrayRecord({"w": Array(MODEL)}), "config": settings(1)}
+    asked = question(Message(RecordDict(content), 3, "train"))
     masked.execution.unmask(total, set(NODES), own, {}, asked)
     mean = PROTOCOL.codec.decode(total, {"w": MODEL}, ["loss"], 4)
     np.testing.assert_allclose(mean.delta["w"], 0.01, atol=PROTOCOL.codec.error_bound + 1e-7)
@@ -177,27 +182,48 @@ def test_a_client_that_is_asked_to_sign_without_an_identity_refuses(masked):
         masked.tell(3, CONSISTENCY, survivors=[*NODES])
 
 
-def test_what_is_not_training_passes_and_errors_stay_errors():
-    round_ = Round()
-    message = Message(RecordDict({"x": ConfigRecord({"a": 1})}), 3, "evaluate")
+@pytest.mark.parametrize(
+    "kind", ["query.partition", *(f"query.{a}" for a in SecAggPlus(PROTOCOL).handlers)]
+)
+def test_queries_of_the_protocol_pass_unchanged(kind):
+    round_, message = Round(), Message(RecordDict(), 3, kind)
     assert round_.mod(message, round_.contexts[3], lambda m, c: (m, c)) == (
         message,
         round_.contexts[3],
     )
+
+
+def test_training_outside_of_the_protocol_is_refused():
+    round_ = Round()
     with pytest.raises(ProtocolError, match="without the record of the protocol"):
         round_.mod(Message(RecordDict(), 3, "train"), round_.contexts[3], trains())
+
+
+@pytest.mark.parametrize("stated", [0, 2, "1", 1.0])
+def test_settings_of_another_round_are_refused_before_training(stated):
+    round_ = Round()
     round_.keys()
     round_.shares()
-    reply = round_.train(3, lambda m, c: Message(Error(1, "away"), reply_to=m))
-    assert reply.error.reason == "away"
+    with pytest.raises(ProtocolError, match="server-round: expected 1, the round of the protocol"):
+        round_.train(3, None, stated)
+    assert MASKED in round_.train(3).content
 
 
 BEHIND = {
-    "a list for a metric": (trains({"num-examples": 5, "loss": [1.0]}), "metric 'loss': expected"),
-    "too many examples": (trains({"num-examples": 51}), r"weight 51: expected in 1\.\.50"),
-    "no examples": (trains({"num-examples": 0}), "weight 0"),
-    "a metric that is not finite": (trains({"num-examples": 5, "loss": np.inf}), "not finite"),
-    "an update that is not finite": (trains(step=np.nan), "not finite"),
+    "a list for a metric": (
+        trains({"num-examples": 5, "loss": [1.0]}),
+        "a metric is not a number, to be summed",
+    ),
+    "too many examples": (
+        trains({"num-examples": 51}),
+        "the number of examples is beyond max_weight",
+    ),
+    "no examples": (trains({"num-examples": 0}), "the number of examples is less than 1"),
+    "a metric that is not finite": (
+        trains({"num-examples": 5, "loss": np.inf}),
+        "a metric is not finite",
+    ),
+    "an update that is not finite": (trains(step=np.nan), "the update is not finite"),
 }
 
 
@@ -207,5 +233,6 @@ def test_what_cannot_be_encoded_is_not_sent(case):
     round_ = Round()
     round_.keys()
     round_.shares()
-    with pytest.raises(ProtocolError, match=said):
+    with pytest.raises(ProtocolError) as caught:
         round_.train(3, behind)
+    assert str(caught.value) == said

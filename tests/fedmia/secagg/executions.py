@@ -5,7 +5,8 @@ import numpy as np
 from fedmia.secagg.combiner import Execution, add_up
 from fedmia.secagg.identities import Identities
 from fedmia.secagg.keys import new_private, public_of
-from fedmia.secagg.member import Member, Peer, Secrets
+from fedmia.secagg.member import Member
+from fedmia.secagg.party import Peer, Secrets
 from fedmia.secagg.protocol import Protocol
 
 KEYS, SHARES, MASK, VOUCH, UNMASK, STAYS = range(6)

@@ -6,9 +6,9 @@ from executions import KEYS, MASK, SHARES, STAYS, UNMASK, VOUCH, Crew, plain_sum
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from fedmia.secagg.combiner import add_up, check_keys
+from fedmia.secagg.combiner import Execution, add_up, check_keys
 from fedmia.secagg.errors import ProtocolError
-from fedmia.secagg.member import Peer
+from fedmia.secagg.party import Peer
 from fedmia.secagg.protocol import Protocol
 
 NODES = [11, 22, 33, 44, 55]
@@ -22,7 +22,9 @@ def executions(draw):
     k = n - 1 if malicious else draw(st.sampled_from([None, n - 1, *range(2, n - 1, 2)]))
     settings = {"corrupt": 0.0, "dropout": draw(st.sampled_from([0.0, 0.25, 0.45]))}
     degree = k or n - 1
-    least = 2 * n // 3 + 1 if malicious else 2
+    if malicious:
+        settings["dropout"] = 0.0
+    least = n // 2 + 1 if malicious else 2
     t = draw(st.integers(least, degree))
     try:
         protocol = Protocol(n, neighbors=k, threshold=t, malicious_server=malicious, **settings)
@@ -175,6 +177,23 @@ def test_a_sparse_graph_is_not_opened_when_more_are_lost_than_it_was_made_for():
     protocol = Protocol(10, corrupt=0.1, neighbors=9, threshold=2, dropout=0.2)
     _, survivors = Crew(protocol, range(10), {0: MASK, 1: MASK, 2: MASK}).run(words_of(range(10)))
     assert len(survivors) == 7
+
+
+@pytest.mark.parametrize(("node", "lost"), [(5, {6, 7}), (0, {0, 1, 2})])
+def test_no_share_is_asked_for_where_one_secret_cannot_be_had(node, lost):
+    # one client, a survivor or a lost one, has but 2 neighbours left of the 3 it takes
+    protocol = Protocol(12, corrupt=0.0, neighbors=4, threshold=3, dropout=0.25)
+    graph = dict.fromkeys(range(12), (8, 9, 10, 11)) | {0: (1, 2, 3, 4), 5: (6, 7, 8, 9)}
+    sealed = {n: {} for n in graph}
+    execution = Execution(protocol, 1, graph=graph, sealed=sealed)
+    execution.settle(set(graph))
+    execution.settle(set(graph) - {1})
+    said = f"2 neighbours of node {node} sent a masked update: expected at least threshold=3"
+    with pytest.raises(ProtocolError, match=said):
+        execution.settle(set(graph) - lost)
+    if node in lost:
+        del sealed[node]  # its key is in no mask
+        execution.settle(set(graph) - lost)
 
 
 @pytest.mark.parametrize("key", [b"", b"\x07" * 31, bytes(32), (1).to_bytes(32, "little")])

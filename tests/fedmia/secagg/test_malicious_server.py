@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from executions import UNMASK, VOUCH, Crew, plain_sum, small, stranger, words_of
 
+from fedmia.errors import ConfigError
 from fedmia.secagg import keys
 from fedmia.secagg.errors import ProtocolError
 from fedmia.secagg.identities import Identities
-from fedmia.secagg.member import Identity
-from fedmia.secagg.protocol import roll
+from fedmia.secagg.party import Identity
+from fedmia.secagg.protocol import Protocol, roll
 
 NODES = [11, 22, 33, 44, 55, 66]
 SIGNED = small(cohort=6, malicious_server=True)  # threshold 5
@@ -157,3 +158,52 @@ def test_a_signature_of_keys_is_none_of_survivors():
     peer = peers[11][0]
     with pytest.raises(ProtocolError, match="does not verify"):
         keys.verify(peer.identity, peer.signature, roll(crew.execution.context, NODES))
+
+
+def shares_by_two_lists(protocol, corrupt):
+    """Lie about one honest client: some are told that it survived, the others that it was lost.
+
+    Return how many shares of its own mask and of its key the server gets from all others.
+    """
+    nodes = list(range(protocol.cohort))
+    crew = Crew(protocol, nodes)
+    crew.begin()
+    target, honest, colluding = nodes[-1], nodes[corrupt:], nodes[:corrupt]
+    half = len(honest) // 2
+    lists = {True: nodes, False: nodes[:-1]}
+    told = {True: [target, *honest[:half]], False: honest[half:-1]}
+    got = {}
+    for alive, survivors in lists.items():
+        given = 0
+        signatures = {}
+        for node in [*colluding, *told[alive]]:
+            member, known = crew.members[node], crew.known[node]
+            after, signature = member.vouch(known, crew.session, survivors)
+            signatures[member.identity.public] = signature
+            if node not in colluding:
+                crew.known[node] = after
+        for node in set(told[alive]) - {target}:
+            try:
+                _, own, lost = crew.members[node].unmask(
+                    crew.known[node], crew.session, survivors, signatures
+                )
+            except ProtocolError:
+                continue
+            given += target in (own if alive else lost)
+        got[alive] = given + len(colluding)
+    return got[True], got[False]
+
+
+@pytest.mark.parametrize(("n", "corrupt"), [(10, 0.4), (60, 0.45)])
+def test_two_signed_lists_do_not_open_both_secrets_of_a_client(n, corrupt):
+    colluding = round(corrupt * n)
+    protocol = Protocol(n, corrupt=corrupt, dropout=0.0, malicious_server=True)
+    assert min(shares_by_two_lists(protocol, colluding)) < protocol.shares_needed
+
+
+def test_two_signed_lists_open_both_secrets_where_more_collude_than_was_said():
+    # 27 of 60 collude; a threshold of 41 is more than two thirds of the others, and not enough
+    with pytest.raises(ConfigError, match="threshold=41: expected at least 44"):
+        Protocol(60, corrupt=0.45, threshold=41, malicious_server=True)
+    protocol = Protocol(60, corrupt=0.1, threshold=41, malicious_server=True)
+    assert min(shares_by_two_lists(protocol, 27)) >= protocol.shares_needed

@@ -3,8 +3,8 @@ import pytest
 
 from fedmia.errors import ConfigError
 from fedmia.secagg.errors import ProtocolError
-from fedmia.secagg.graph import degree_for
 from fedmia.secagg.noise import Noise
+from fedmia.secagg.odds import degree_for
 from fedmia.secagg.protocol import Protocol, between, context_of, fingerprint, roll
 
 SKELLAM = Noise("skellam")
@@ -23,12 +23,34 @@ SKELLAM = Noise("skellam")
         ({"neighbors": 4, "malicious_server": True}, "neighbors=4: expected 9 or null"),
         ({"neighbors": 4, "threshold": 5}, r"threshold=5: expected in 2..4, the number of neigh"),
         ({"threshold": 1}, r"threshold=1: expected in 2..9, the number of neighbours"),
-        ({"threshold": 6, "malicious_server": True}, "threshold=6: expected at least 7, or a ser"),
+        ({"threshold": 5, "malicious_server": True}, "threshold=5: expected at least 6, or a ser"),
+        (
+            {"cohort": 60, "corrupt": 0.45, "threshold": 43, "malicious_server": True},
+            "threshold=43: expected at least 44, or a server that lies",
+        ),
+        (
+            {"cohort": 60, "corrupt": 0.45, "dropout": 0.3, "malicious_server": True},
+            "corrupt=0.45: expected less, or a dropout of less than 0.3: 44 of 59 neighbours",
+        ),
+        (
+            {"corrupt": 0.4, "threshold": 4},
+            r"threshold=4: expected in 5..9, .* collude with corrup",
+        ),
+        (
+            {"cohort": 50, "neighbors": 20, "threshold": 5},
+            r"threshold=5: expected in 6\.\.20, the number of neighbours, of whom more may collude",
+        ),
+        (
+            {"cohort": 50, "neighbors": 10},
+            "neighbors=10: expected at least 12, or null, with cohort=50, corrupt=0.1, dropout=0.1",
+        ),
+        ({"cohort": 3}, "dropout=0.1: expected at most 0, which leaves 2 of 2 neighbours at n=3"),
+        ({"cohort": 3, "corrupt": 0.4, "neighbors": 2}, "corrupt=0.4: expected at most 0.333"),
         ({"modulus_bits": 32, "max_weight": 10**6}, "modulus_bits=32: expected at least 40, for"),
         ({"noise": SKELLAM}, "max_weight=1000: expected 1 with noise"),
         (
             {"noise": Noise("skellam", min_survivors=11), "max_weight": 1},
-            r"noise.min_survivors=11: expected in \[1, cohort=10\]",
+            r"noise.min_survivors=11: expected in 1..9, of cohort=10 less 1 who may collude",
         ),
         ({"cohort": 100, "noise": Noise("skellam", bits=9), "max_weight": 1}, r"noise.bits=9: exp"),
     ],
@@ -55,10 +77,41 @@ def test_so_many_must_survive():
     sparse = Protocol(10, neighbors=4, threshold=2, corrupt=0.1, dropout=0.2)
     # at 10, one colluder and 2 lost are fewer than 4; 5 clients of 4 neighbours are complete
     assert [sparse.fewest(n) for n in (10, 6, 5)] == [8, 4, 3]
-    assert Protocol(30, neighbors=4, threshold=2, dropout=0.1).fewest(30) == 27
-    assert Protocol(30, neighbors=10, threshold=2, dropout=0.1).fewest(30) == 24
-    noise = Noise("skellam", min_survivors=9)
-    assert Protocol(10, max_weight=1, noise=noise).fewest(10) == 9
+    honest = {"corrupt": 0, "threshold": 2, "dropout": 0.1}
+    assert Protocol(30, neighbors=4, **honest).fewest(30) == 27
+    assert Protocol(30, neighbors=10, **honest).fewest(30) == 21
+
+
+@pytest.mark.parametrize(
+    ("settings", "honest", "fewest"),
+    [
+        ({"cohort": 10}, 5, 6),  # threshold 5 and the client itself, one colludes
+        # 22 neighbours: with 21 - 10 lost the graph holds together; 10 collude
+        ({"cohort": 100}, 79, 89),
+        ({"cohort": 100, "corrupt": 0}, 89, 89),
+        ({"cohort": 10, "min": 8}, 8, 9),
+        ({"cohort": 10, "min": 2}, 2, 6),
+        ({"cohort": 100, "min": 85}, 85, 95),
+        ({"cohort": 5, "corrupt": 0.4, "threshold": 3, "neighbors": 4}, 2, 4),
+    ],
+)
+def test_noise_is_whole_without_the_shares_of_those_who_collude(settings, honest, fewest):
+    noise = Noise("skellam", min_survivors=settings.pop("min", None))
+    protocol = Protocol(**settings, max_weight=1, noise=noise)
+    assert protocol.honest_shares == honest
+    assert protocol.mechanism(100).min_survivors == honest
+    assert protocol.fewest(protocol.cohort) == fewest
+
+
+def test_too_few_bits_for_the_model_are_refused_when_its_length_is_known():
+    # 4k² + cohort + 1 in 14 bits: k² = 2.02·log(2d·2^40), d = 1 and d = 2^20
+    protocol = Protocol(4, max_weight=1, noise=Noise("skellam", bits=9))
+    protocol.check(1)
+    with pytest.raises(
+        ConfigError, match=r"noise.bits=9: expected in \[10, 63\] for cohort=4, len"
+    ):
+        protocol.check(2**20)
+    Protocol(4).check(2**20)
 
 
 def test_with_a_largest_weight_of_one_all_count_the_same():
