@@ -20,9 +20,16 @@ class Line(NamedTuple):
 
 
 def line_of(run: Result, outcome: Outcome) -> Line:
-    """Return the row that ``outcome`` of ``run`` belongs to; the order of keys is none of it."""
+    """Return the row that ``outcome`` of ``run`` belongs to; the order of keys is none of it.
+
+    A part's own ``seed`` that repeats the run's is no setting either.
+    """
     flat = flatten(relevant(run["config"], outcome["name"]))
     flat.pop("observer.vantage", None)  # the row names it
+    seed = option(run["seed"])
+    repeated = [key for key in flat if key.endswith(".seed") and flat[key] == seed]
+    for key in repeated:
+        del flat[key]
     own = {key: value for key, value in flat.items() if key.split(".")[0] == "attack"}
     rest = {key: value for key, value in flat.items() if key not in own}
     both = tuple(sorted(rest.items())), tuple(sorted(own.items()))

@@ -48,6 +48,15 @@ def test_runs_that_differ_in_the_seed_alone_are_one_row(run) -> None:
     assert not row.confounded
 
 
+def test_a_part_that_repeats_the_seed_is_in_the_same_row_and_one_with_its_own_is_not(run) -> None:
+    repeated = [run(k, 0.6, config__client={"keys": {"seed": k}}) for k in (0, 1)]
+    (row,) = compare(repeated).rows
+    assert row.seeds == (0, 1)
+
+    own = [run(k, 0.6, config__client={"keys": {"seed": 7 + k}}) for k in (0, 1)]
+    assert len(compare(own).rows) == 2
+
+
 def test_where_and_on_what_a_run_ran_is_no_difference(run) -> None:
     other = run(1, 0.7, config__pool="serial", config__output_dir="elsewhere")
     assert len(compare([run(0, 0.6), other]).rows) == 1
