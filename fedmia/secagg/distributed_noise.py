@@ -124,13 +124,6 @@ class DistributedNoise:
 
     def __post_init__(self) -> None:
         self._check_ranges()
-        least = self._fewest_bits()
-        allowed = f"in [{least}, 63] for cohort={self.cohort}, length={self.length}"
-        expect(least <= self.bits <= 63, "bits", self.bits, allowed)
-        granules = self.clip / self.granularity
-        expect(
-            granules <= _LARGEST, "bits", self.bits, f"fewer: the clip has {granules:g} granules"
-        )
         allowed = "a value with σ ≥ 1e-6 granules in the sum"
         expect(self._std() >= 1e-6, "noise_multiplier", self.noise_multiplier, allowed)
 

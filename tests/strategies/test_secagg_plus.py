@@ -17,7 +17,7 @@ from secagg_federations import (
     says,
 )
 
-from fedmia.arrays import to_record
+from fedmia.arrays import to_params, to_record
 from fedmia.errors import ConfigError
 from fedmia.records import MASKED, WORDS
 from fedmia.secagg.noise import Noise
@@ -67,6 +67,27 @@ def test_two_rounds_are_those_of_the_wrapped_strategy_in_the_open(kind, settings
         assert hidden.metrics[server_round]["loss"] == pytest.approx(
             open_.metrics[server_round]["loss"], abs=1e-5
         )
+
+
+class NoisyMean(FedAvg):
+    """Central noise on the sum, as a strategy of one's own would add it; it says it is linear."""
+
+    linear = True
+
+    def aggregate_train(self, server_round, replies):
+        arrays, metrics = super().aggregate_train(server_round, replies)
+        rng = np.random.default_rng(server_round)
+        noisy = {k: v + rng.normal(0, 0.5, v.shape) for k, v in to_params(arrays).items()}
+        return to_record({k: v.astype(START[k].dtype) for k, v in noisy.items()}), metrics
+
+
+def test_a_strategy_of_ones_own_adds_its_central_noise_to_the_sum():
+    protocol = Protocol(5, clip=2.0, bits=28, max_weight=50)
+    hidden = run(protocol, inner=fedavg(5, NoisyMean))
+    open_, plain = run(None, inner=fedavg(5, NoisyMean)), run(None)
+    for name in ("w", "b"):
+        np.testing.assert_allclose(hidden.params[name], open_.params[name], rtol=0, atol=2e-6)
+        assert np.abs(hidden.params[name] - plain.params[name]).max() > 0.1
 
 
 def test_after_two_rounds_the_error_is_within_twice_the_bound():
