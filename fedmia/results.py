@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypedDict, cast
 
 from fedmia.masked import LeakCheck, SecureAggregation
+from fedmia.promised import CanaryClients, PrivacyClaim, RoundEpsilon
 from fedmia.schema import Count, Interval, MismatchError, Rule, Seconds, Share, Signed, check
 
 SCHEMA = 1
@@ -162,16 +163,23 @@ class Privacy(TypedDict):
     """Claimed and empirical ε; ``epsilon_ceiling`` is what a perfect attack could have proved.
 
     The bound is about replacing one record by another of its label (one run; Steinke et al.,
-    NeurIPS 2023, on matched pairs). ``epsilon_independent`` is that of Clopper and Pearson, which
-    takes the records for independent trials.
+    NeurIPS 2023, on matched pairs or, where canary records were planted, on their coins), at
+    ``delta``, or 0 where nothing is claimed. ``epsilon_independent`` is that of Clopper and
+    Pearson, which takes the records for independent trials.
     """
 
-    epsilon_claimed: float | None
+    epsilon_claimed: float | None  # of the claim that holds against this vantage; null without one
     delta: float | None
     epsilon_lower_bound: float | None
     epsilon_ceiling: float | None
     epsilon_independent: NotRequired[float | None]
     confidence: Share | None  # of the lower bound
+    epsilon_comparable: NotRequired[float | None]  # that claim about replacing one record
+    claims: NotRequired[list[PrivacyClaim]]
+    per_round: NotRequired[list[RoundEpsilon]]
+    canary_clients: NotRequired[CanaryClients | None]
+    alarm: NotRequired[str | None]  # which bound exceeds which claim
+    stopped: NotRequired[str | None]  # why training ended before its last round
 
 
 Verdict = Literal["pass", "warn", "fail", "info"]

@@ -39,6 +39,7 @@ class Config:
     num_rounds: int = 30
     num_clients: int = 10
     num_threads: int = 1
+    secure_noise: bool = False
     output_dir: str = "runs"
     candidates: CandidatesConfig = field(default_factory=CandidatesConfig)
     knowledge: KnowledgeConfig = field(default_factory=KnowledgeConfig)
