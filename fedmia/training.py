@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from fedmia.backprop import DenseNetwork
 from fedmia.errors import expect
 from fedmia.records import Examples, Params
 
@@ -56,6 +57,7 @@ class FlatModel:
                 a, b = spans[id(tensor)]
                 self._views[name] = self._host[a:b].view(tensor.shape).numpy()
         self.names = tuple(module.state_dict())
+        self._dense = DenseNetwork.of(module, self.grad)
 
     @property
     def device(self) -> torch.device:
@@ -68,6 +70,20 @@ class FlatModel:
             loss, self._trainable, allow_unused=True, materialize_grads=True
         )
         torch.cat([g.reshape(-1) for g in gradients], out=self.grad)
+
+    def backward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Set ``grad`` to that of the mean cross-entropy of a batch, and return this loss.
+
+        Parameters
+        ----------
+        x, y
+            Features (n, *input_shape) and labels (n,) on the model's device.
+        """
+        if self._dense is not None:
+            return self._dense.backward(x, y)
+        loss = cross_entropy(self.module(x), y)
+        self.differentiate(loss)
+        return loss
 
     def load(self, params: Params) -> None:
         """Set every parameter and buffer from named arrays.
@@ -147,8 +163,8 @@ class LocalSGD:
         rng
             Draws the order of the records, anew for each epoch.
         """
-        module, flat, grad = model.module, model.flat, model.grad
-        module.train()
+        flat, grad = model.flat, model.grad
+        model.module.train()
         velocity = torch.zeros_like(flat) if self.momentum else grad
         n = len(y)
         total = 0.0
@@ -157,8 +173,7 @@ class LocalSGD:
             shuffled_x, shuffled_y = x[order], y[order]
             for start in range(0, n, self.batch_size):
                 batch_y = shuffled_y[start : start + self.batch_size]
-                loss = cross_entropy(module(shuffled_x[start : start + self.batch_size]), batch_y)
-                model.differentiate(loss)
+                loss = model.backward(shuffled_x[start : start + self.batch_size], batch_y)
                 if self.weight_decay:
                     grad.add_(flat, alpha=self.weight_decay)
                 if self.momentum:
