@@ -1,81 +1,97 @@
 """Backpropagation through fully connected ReLU networks, written out.
 
 On networks of this size autograd's bookkeeping takes about as long as the arithmetic. Written out,
-a step needs no graph, and every gradient is written where the optimiser reads it.
+a step needs no graph. Per record, with ``z_l = W_l a_l + b_l`` and ``a_{l+1} = max(z_l, 0)``, the
+gradient of the cross-entropy is ``δ_L = softmax(z_L) − e_y``, ``δ_l = 1[a_{l+1} > 0]·W_{l+1}ᵀδ_{l+1}``
+(D. Rumelhart, G. Hinton, R. Williams, Nature 323, 1986).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import nll_loss
+from torch.nn.functional import linear
 
 
-@dataclass(frozen=True)
-class _Layer:
-    """Weight (out, in) and bias (out,) of a layer, and where their gradients go."""
+class Pass(NamedTuple):
+    """By layer, the inputs ``a_l`` (n, inputs) and ``δ_l`` (n, outputs); the losses, shape (n,)."""
 
-    weight: Tensor
-    bias: Tensor | None
-    to_weight: Tensor
-    to_bias: Tensor | None
+    inputs: list[Tensor]
+    deltas: list[Tensor]
+    losses: Tensor
 
 
-class DenseNetwork:
-    """A network of linear layers with ReLU between them, on flattened input.
+def chain_of(module: nn.Module) -> tuple[nn.Linear, ...]:
+    """Return the layers of a chain ``flatten, linear, (ReLU, linear)*``; none of anything else.
+
+    The flattening may be missing. All weights and biases must be there, trainable and not shared,
+    and no hook registered.
+    """
+    if type(module) is not nn.Sequential or _hooked(module):
+        return ()
+    children = list(module)
+    if children and repr(children[0]) == repr(nn.Flatten(1, -1)):
+        children = children[1:]
+    layers = tuple(child for child in children if type(child) is nn.Linear)
+    alternating = [nn.Linear, *[nn.ReLU, nn.Linear] * (len(layers) - 1)]
+    own = {p for layer in layers for p in layer.parameters() if p.requires_grad}
+    alone = len(own) == 2 * len(layers)
+    return layers if layers and alone and [*map(type, children)] == alternating else ()
+
+
+@torch.no_grad()
+def backpropagate(layers: Sequence[nn.Linear], x: Tensor, y: Tensor) -> Pass:
+    """Return what a batch gives, records apart.
 
     Parameters
     ----------
-    linear
-        The layers, from the input on.
+    layers
+        Of the chain, from the input on.
+    x, y
+        Features (n, *input_shape) and labels (n,).
+    """
+    inputs, last = [x.flatten(1)], layers[-1]
+    for layer in layers[:-1]:
+        inputs.append(linear(inputs[-1], layer.weight, layer.bias).relu_())
+    log_p = torch.log_softmax(linear(inputs[-1], last.weight, last.bias), dim=1)
+    delta = log_p.exp().scatter_add_(1, y[:, None], log_p.new_full((len(y), 1), -1.0))
+    deltas = [delta]
+    for below, layer in zip(inputs[:0:-1], layers[:0:-1], strict=True):
+        delta = (delta @ layer.weight).mul_(below > 0)
+        deltas.append(delta)
+    return Pass(inputs, deltas[::-1], -log_p.gather(1, y[:, None])[:, 0])
+
+
+class DenseNetwork:
+    """A chain of linear layers and ReLUs whose gradients are written where they are read.
+
+    Parameters
+    ----------
+    layers
+        From the input on.
     grad
         One vector for the gradients of all weights and biases, in the order of the layers.
     """
 
-    def __init__(self, linear: Sequence[nn.Linear], grad: Tensor) -> None:
-        self._layers: list[_Layer] = []
+    def __init__(self, layers: Sequence[nn.Linear], grad: Tensor) -> None:
+        self._layers = layers
+        self._to: list[tuple[Tensor, Tensor]] = []
         start = 0
-        for layer in linear:
-            places: list[Tensor | None] = []
-            for parameter in (layer.weight, layer.bias):
-                if parameter is None:
-                    places.append(None)
-                    continue
-                end = start + parameter.numel()
-                places.append(grad[start:end].view_as(parameter))
-                start = end
-            to_weight, to_bias = places
-            assert to_weight is not None
-            bias = None if layer.bias is None else layer.bias.data
-            self._layers.append(_Layer(layer.weight.data, bias, to_weight, to_bias))
+        for layer in layers:
+            middle = start + layer.weight.numel()
+            end = middle + layer.bias.numel()
+            self._to.append((grad[start:middle].view_as(layer.weight), grad[middle:end]))
+            start = end
 
     @classmethod
     def of(cls, module: nn.Module, grad: Tensor) -> "DenseNetwork | None":
-        """Return the network that a module is, ``None`` if it is anything else.
+        """Return the network that a module is, ``None`` if it is no chain (:func:`chain_of`).
 
-        All its parameters must be trainable, none shared, and no hook registered.
-
-        Parameters
-        ----------
-        module
-            Any module.
-        grad
-            Shape (parameters,), for the gradients in the order of ``module.parameters()``.
+        ``grad``, shape (parameters,), is for the gradients in the order of its parameters.
         """
-        if type(module) is not nn.Sequential or _hooked(module):
-            return None
-        children = list(module)
-        if children and type(children[0]) is nn.Flatten and children[0].start_dim == 1:
-            children = children[1:]
-        kinds = [type(child) for child in children]
-        expected = [(nn.Linear, nn.ReLU)[i % 2] for i in range(len(kinds))]
-        linear = [child for child in children if isinstance(child, nn.Linear)]
-        own = [p for layer in linear for p in layer.parameters()]
-        alone = len({id(p) for p in own}) == len(own) and all(p.requires_grad for p in own)
-        if len(kinds) % 2 == 0 or kinds != expected or not alone:
-            return None
-        return cls(linear, grad)
+        layers = chain_of(module)
+        return cls(layers, grad) if layers else None
 
     @torch.no_grad()
     def backward(self, x: Tensor, y: Tensor) -> Tensor:
@@ -86,27 +102,11 @@ class DenseNetwork:
         x, y
             Features (n, ...) and labels (n,).
         """
-        inputs = [x.flatten(1)]
-        for layer in self._layers[:-1]:
-            inputs.append(_apply(layer, inputs[-1]).relu_())
-        log_p = torch.log_softmax(_apply(self._layers[-1], inputs[-1]), dim=1)
-        upstream = log_p.exp()
-        upstream.scatter_add_(1, y[:, None], upstream.new_full((len(y), 1), -1.0))
-        upstream /= len(y)
-        for place in range(len(self._layers) - 1, -1, -1):
-            layer, below = self._layers[place], inputs[place]
-            torch.mm(upstream.t(), below, out=layer.to_weight)
-            if layer.to_bias is not None:
-                torch.sum(upstream, 0, out=layer.to_bias)
-            if place:
-                upstream = (upstream @ layer.weight).mul_(below > 0)
-        return nll_loss(log_p, y)
-
-
-def _apply(layer: _Layer, x: Tensor) -> Tensor:
-    if layer.bias is None:
-        return x @ layer.weight.t()
-    return torch.addmm(layer.bias, x, layer.weight.t())
+        inputs, deltas, losses = backpropagate(self._layers, x, y)
+        for below, delta, (to_weight, to_bias) in zip(inputs, deltas, self._to, strict=True):
+            torch.mm(delta.div_(len(y)).t(), below, out=to_weight)
+            torch.sum(delta, 0, out=to_bias)
+        return losses.mean()
 
 
 def _hooked(module: nn.Module) -> bool:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
-from fedmia.privacy.accounting import Account
+from fedmia.privacy.cost import Cost
 
 Unit = Literal["client", "record"]
 
@@ -26,11 +26,14 @@ class Setting:
         Of training, as configured.
     hidden
         The defence that shows the server sums only; empty if it sees updates.
+    length
+        Number of floating parameters of the model, which an update has.
     """
 
     records: tuple[int, ...]
     rounds: int
     hidden: str = ""
+    length: int = 1
 
     @property
     def clients(self) -> int:
@@ -59,7 +62,7 @@ class Claim:
     """
 
     unit: Unit
-    account: Account | None
+    account: Cost | None
     holds_against: tuple[str, ...]
     per_participation: bool = False
     reasons: tuple[str, ...] = ()

@@ -15,9 +15,7 @@ def networks():
     return {
         "mlp": MLP([7, 5])((2, 3), 4),
         "logistic": Logistic()((6,), 4),
-        "without bias": nn.Sequential(
-            nn.Linear(6, 5, bias=False), nn.ReLU(), nn.Linear(5, 4, bias=False)
-        ),
+        "without flattening": nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4)),
     }
 
 
@@ -79,6 +77,7 @@ def hooked(module):
         nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4)),
         nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Dropout(), nn.Linear(5, 4)),
         nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 4)),
+        nn.Sequential(nn.Linear(6, 5, bias=False), nn.ReLU(), nn.Linear(5, 4)),
         nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(2, 4)),
         nn.Sequential(nn.Flatten(0), nn.Linear(6, 4)),
         nn.utils.parametrizations.spectral_norm(nn.Linear(6, 4)),
