@@ -13,6 +13,8 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from fedmia.privacy.claim import EVERYBODY, Claim, Setting
+from fedmia.privacy.distributed import account_of
 from fedmia.secagg.codec import Mean, Words
 from fedmia.secagg.combiner import Execution, Shares, add_up, check_keys, enough
 from fedmia.secagg.keys import verify
@@ -51,6 +53,14 @@ class SecAggPlus(SumsOnly):
         p = self.protocol
         log.info("SecAgg+: %d neighbours, threshold %d, %s", p.degree, p.shares_needed, p.codec)
         self.inner.summary()
+
+    def claims(self, setting: Setting) -> list[Claim]:
+        """Return what the noise under the mask promises; nothing without noise."""
+        if not self.protocol.noise:
+            return []
+        statement = self.protocol.mechanism(setting.length).statement()
+        account = account_of(statement, self.protocol.noise.delta)
+        return [Claim("client", account, EVERYBODY, False, statement.claims, secure=True)]
 
     def begin(self, begun: Begun, messages: list[Message]) -> list[Message]:
         """Agree on keys and shares, then ask for masked updates."""
