@@ -1,0 +1,1 @@
+"""Clients that an auditor plants, to see what training shows of them."""

@@ -1,0 +1,1 @@
+"""What an auditor plants in a federation: clients that are watched, and records asked about."""
