@@ -50,7 +50,7 @@ def _shadows(
         trainer=stage.trainer,
         auxiliary=stage.auxiliary,
         candidates=stage.dataset.examples(stage.candidates.index),
-        shard_sizes=[len(shard) for shard in stage.split.shards],
+        shard_sizes=stage.shard_sizes,
         num_rounds=stage.config.num_rounds,
         num_models=has.shadow_models,
         num_federations=has.shadow_federations,

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from fedmia import __version__
-from fedmia.console import complain, progress, show, stdout
+from fedmia.console import compare, complain, progress, show, stdout
 from fedmia.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -84,8 +84,9 @@ def run(
         fedmia run -m seed=0,1,2 strategy=fedavg,fedmedian
 
     The last line printed is the run directory, with result.json, report.html, run.log and
-    transcript/. Exit code 0: done; 1: the run failed, after writing what it had; 2: bad input,
-    nothing was trained.
+    transcript/. With -m, it is the folder that holds them all, and before it stands what
+    **fedmia report** says of that folder: a table, and comparison.html in it. Exit code 0: done;
+    1: a run failed, after writing what it had; 2: bad input, nothing was trained.
     """
     from fedmia import config, experiment
 
@@ -130,7 +131,10 @@ def run(
             print(folders[-1].resolve(), flush=True)
         raise typer.Exit(130) from None
     if multirun and folders:
-        print(folders[0].resolve().parent, flush=True)
+        sweep = folders[0].resolve().parent
+        if len(codes) - codes.count(2) > 1:
+            _compare(sweep)
+        print(sweep, flush=True)
     if any(codes):
         raise typer.Exit(max(codes))
 
@@ -206,35 +210,7 @@ def report(
 
     The last line printed is the page, in the first DIR unless -o names another place.
     """
-    from fedmia import results
-    from fedmia.report.compare import compare
-    from fedmia.report.html import render
-    from fedmia.report.table import comparison_table, difference_table
-
-    try:
-        found = results.find(dirs)
-    except results.ResultError as error:
-        raise ConfigError(str(error)) from None
-    if not found:
-        names = ", ".join(map(str, dirs))
-        raise ConfigError(f"DIR={names}: expected at least one result.json below, found none")
-    runs = [result for _, result in found]
-    if len(runs) == 1:
-        show(runs[0])
-        text = render(runs[0])
-    else:
-        comparison = compare(runs, [folder for folder, _ in found])
-        console = stdout()
-        console.print(comparison_table(comparison))
-        if (differences := difference_table(comparison)) is not None:
-            console.print(differences)
-        text = render(runs, comparison)
-    page = output or dirs[0] / ("report.html" if len(runs) == 1 else "comparison.html")
-    try:
-        page.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"--output={page}: expected a writable file ({error.strerror})") from None
-    print(page.resolve(), flush=True)
+    print(compare(dirs, output).resolve(), flush=True)
 
 
 @app.command("list")
@@ -270,6 +246,16 @@ def list_(
                 said += f"\nrows: {', '.join(rows)}"
             table.add_row(f"{name}={option}", Text(said))
     Console().print(table)
+
+
+def _compare(sweep: Path) -> None:
+    """Compare the runs of a sweep; they stay as good as they are where that cannot be done."""
+    try:
+        print(f"comparison: {compare([sweep])}")
+    except Exception as error:
+        kind = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
+        said = " ".join(str(error).split())
+        complain(f"the runs are written, but could not be compared: {kind}{said}")
 
 
 def _rows(option: str, config_dirs: list[Path]) -> list[str]:

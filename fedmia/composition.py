@@ -30,6 +30,7 @@ from flwr.serverapp.strategy import (
     DifferentialPrivacyServerSideFixedClipping,
 )
 
+from fedmia import bounded
 from fedmia.errors import ConfigError, expect
 from fedmia.secagg.cohort import Cohort
 from fedmia.secagg.protocol import Protocol
@@ -67,12 +68,16 @@ def check(stack: Stack) -> None:
     check_cohort(stack)
     check_threshold(stack)
     check_dropout(stack)
+    bounded.check(stack)
 
 
 def notes(stack: Stack) -> list[str]:
     """Return what is allowed and yet must be known, a line each."""
+    hides = bool(getattr(stack.strategy, "hides_updates", ""))
     found = [
-        f"evaluation metrics are not masked ({key}={share})" for key, share in evaluations(stack)
+        f"evaluation metrics are not masked ({key}={share})"
+        for key, share in evaluations(stack)
+        if hides
     ]
     found += [
         f"{key}.folder=null: the identities are derived from the seed, which protects nothing on "

@@ -6,6 +6,7 @@ value and what is allowed.
 
 import copy
 import itertools
+import math
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -173,7 +174,7 @@ def amend(
     known = set(groups(config_dirs))
     chosen = {k for o in parsed if (k := o.get_key_element()).partition("@")[0] in known}
     anew = [o for o in parsed if {k := o.get_key_element(), k.split(".")[0]} & chosen]
-    fresh = compose([o.input_line or "" for o in anew], config_dirs)
+    fresh = compose([o.input_line or "" for o in anew], config_dirs) if chosen else config
     amended = copy.deepcopy(config)
     for key in chosen:
         place = key.partition("@")[2] or key
@@ -192,8 +193,8 @@ def amend(
 
 
 def to_dict(config: DictConfig) -> dict[str, Any]:
-    """Return the resolved configuration as plain values."""
-    plain = OmegaConf.to_container(config, resolve=True)
+    """Return the resolved configuration as plain values; JSON has no infinity, it is ``"inf"``."""
+    plain = _finite(OmegaConf.to_container(config, resolve=True))
     assert isinstance(plain, dict)
     return {str(k): v for k, v in plain.items()}
 
@@ -221,6 +222,14 @@ def save(config: DictConfig, folder: Path, overrides: Sequence[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(config, folder / "config.yaml")
     OmegaConf.save(OmegaConf.create(list(overrides)), folder / "overrides.yaml")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _register(config_dirs: Sequence[Path]) -> None:

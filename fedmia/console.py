@@ -2,11 +2,14 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+
+from fedmia.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -22,6 +25,47 @@ def show(result: "Result") -> None:
     console.print(attack_table(result))
     console.print(baseline_table(result))
     console.print(summary(result))
+
+
+def compare(dirs: Sequence[Path], output: Path | None = None) -> Path:
+    """Print what the runs below ``dirs`` found side by side, and return the page that was written.
+
+    It is ``output``, or in the first of ``dirs``. A single run is shown as it is.
+
+    Raises
+    ------
+    ConfigError
+        In one line, if there is no run, a result is broken or the page cannot be written.
+    """
+    from fedmia import results
+    from fedmia.report.compare import compare as pooled
+    from fedmia.report.html import render
+    from fedmia.report.table import comparison_table, difference_table
+
+    try:
+        found = results.find(dirs)
+    except results.ResultError as error:
+        raise ConfigError(str(error)) from None
+    if not found:
+        names = ", ".join(map(str, dirs))
+        raise ConfigError(f"DIR={names}: expected at least one result.json below, found none")
+    runs = [result for _, result in found]
+    if len(runs) == 1:
+        show(runs[0])
+        text = render(runs[0])
+    else:
+        comparison = pooled(runs, [folder for folder, _ in found])
+        console = stdout()
+        console.print(comparison_table(comparison))
+        if (differences := difference_table(comparison)) is not None:
+            console.print(differences)
+        text = render(runs, comparison)
+    page = output or dirs[0] / ("report.html" if len(runs) == 1 else "comparison.html")
+    try:
+        page.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--output={page}: expected a writable file ({error.strerror})") from None
+    return page
 
 
 def stdout() -> Console:

@@ -2,15 +2,17 @@
 
 import importlib.metadata
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from fedmia import audit, composition, config, results
+from fedmia import audit, composition, config, promises, proved, results
 from fedmia import guards as guard
 from fedmia.auxiliary import overlap
+from fedmia.canaries.audit_clients import audit_canaries
 from fedmia.evaluation import Measured, Targets
 from fedmia.masked import SecureAggregation
+from fedmia.promised import PrivacyClaim
 from fedmia.recording import Training
 from fedmia.records import Capability
 from fedmia.secagg.cohort import Cohort
@@ -20,11 +22,48 @@ from fedmia.sources import blind_source_accuracy
 from fedmia.stage import Stage
 
 _PACKAGES = ("fedmia", "flwr", "ray", "torch", "numpy", "hydra-core", "safetensors")
-_CONFIDENCE = 0.95
+_DELTA = 1e-5
+"""Of the ε of canary clients where no claim about clients has one."""
 
 
-def document(stage: Stage, measured: Measured, who: Targets) -> dict[str, Any]:
-    """Return those parts, by the names of :class:`fedmia.results.Result`."""
+def promised(stage: Stage, training: Training | None, rounds: int = 0) -> dict[str, Any]:
+    """Return the fields of ``privacy`` that training settles, whoever looks on.
+
+    Without a ``training`` that came to its end, as if all clients took part in all ``rounds``.
+    """
+    stopped = training.stopped if training else None
+    if training:
+        rounds = stopped[0] - 1 if stopped else training.rounds
+    everyone = {client: range(1, rounds + 1) for client in range(stage.config.num_clients)}
+    claims = promises.spent(
+        promises.collect(stage.stack, stage.shard_sizes, stage.config.num_rounds),
+        rounds,
+        training.participations if training else everyone,
+    )
+    said = stopped and f"before round {stopped[0]}: {stopped[1]}"
+    return {"claims": claims, "stopped": said, **_canary_clients(stage, training, claims)}
+
+
+def _canary_clients(
+    stage: Stage, training: Training | None, claims: Sequence[PrivacyClaim]
+) -> dict[str, Any]:
+    """Return what canary clients prove, at the δ of what is claimed of a client."""
+    if training is None or training.watch is None:
+        return {}
+    of_clients = [claim for claim in claims if claim["unit"] == "client"]
+    claim = promises.covering(of_clients, "aggregate")
+    delta = (claim and claim["delta"]) or _DELTA
+    rng = generator(stage.seed, "canary clients")
+    return {"canary_clients": audit_canaries(training.watch, delta, proved.CONFIDENCE, rng)}
+
+
+def document(
+    stage: Stage, measured: Measured, who: Targets, settled: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return those parts, by the names of :class:`fedmia.results.Result`.
+
+    ``settled`` is what :func:`promised` returned of the training.
+    """
     plain = config.to_dict(stage.config)
     candidates = stage.candidates
     labels = stage.dataset.y[candidates.index]
@@ -32,6 +71,8 @@ def document(stage: Stage, measured: Measured, who: Targets) -> dict[str, Any]:
     others = members * (len(who.nodes) - 1) if len(who.nodes) > 1 else 0
     nonmembers = int((who.owner == -1).sum())
     confounded = [b["name"] for b in measured.baselines if not _covers_chance(b)]
+    if who.host is not None:
+        confounded = []  # canaries are members by fair coins, whatever the coins look like
     notes = _notes(stage)
     for row in measured.attacks:
         if left_out := row.get("left_out"):
@@ -39,6 +80,8 @@ def document(stage: Stage, measured: Measured, who: Targets) -> dict[str, Any]:
                 f"{row['name']} leaves out {len(left_out)} of {len(who.nodes)} targets: "
                 f"{left_out[0]['reason']}"
             )
+    privacy = _privacy(stage, None if confounded else measured, who, settled)
+    notes += [line for line in (privacy["stopped"], privacy["alarm"]) if line]
     if confounded and measured.scores:
         # Members and held-out records differ without any training: the scores prove no leak.
         notes.append(f"no ε is given: {', '.join(confounded)} can tell members without training")
@@ -61,34 +104,39 @@ def document(stage: Stage, measured: Measured, who: Targets) -> dict[str, Any]:
         },
         "attacks": measured.attacks,
         "baselines": measured.baselines,
-        "privacy": _privacy(stage, {} if confounded else measured.scores, who),
+        "privacy": privacy,
         "notes": notes,
     }
 
 
-def _privacy(stage: Stage, scores: Mapping[str, Any], who: Targets) -> dict[str, Any]:
-    """Return what the scores prove about replacing one record, and about independent trials."""
+def delta_against(stage: Stage, settled: Mapping[str, Any]) -> float:
+    """Return the δ of what is claimed against this vantage, 0 where nothing is."""
+    claim = promises.covering(settled.get("claims", []), stage.vantage.name)
+    return (claim and claim["delta"]) or 0.0
+
+
+def _privacy(
+    stage: Stage, measured: Measured | None, who: Targets, settled: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what is promised against this vantage, and what the scores prove of one record."""
     found: dict[str, Any] = {
-        "epsilon_claimed": None,
-        "delta": None,
+        "stopped": None,
+        **settled,
+        **promises.against(settled.get("claims", []), stage.vantage.name),
         "epsilon_lower_bound": None,
         "epsilon_ceiling": None,
         "epsilon_independent": None,
-        "confidence": _CONFIDENCE,
+        "confidence": proved.CONFIDENCE,
     }
-    if scores:
-        index, rng = stage.candidates.index, generator(stage.seed, "audit")
-        kind = stage.dataset.y[index]
-        if stage.dataset.owner is not None:
-            kind = kind + stage.dataset.num_classes * stage.dataset.owner[index]
-        bound, ceiling = audit.epsilon_one_run_from_attacks(
-            scores, who.owner, kind, 0.0, _CONFIDENCE, rng
-        )
+    if measured and measured.scores:
+        delta, rng = delta_against(stage, settled), generator(stage.seed, "independent trials")
+        bound, ceiling = proved.epsilon(stage, measured.scores, who.owner, delta, who.host)
         found |= {"epsilon_lower_bound": bound, "epsilon_ceiling": ceiling}
         found["epsilon_independent"] = audit.epsilon_from_attacks(
-            scores, who.owner, 0.0, _CONFIDENCE, rng
+            measured.scores, who.owner, delta, proved.CONFIDENCE, rng
         )
-    return found
+        found["per_round"] = proved.merged(found["per_round"], measured.bounds)
+    return found | {"alarm": promises.alarm(found)}
 
 
 def secure_aggregation(stage: Stage, training: Training) -> SecureAggregation | None:
@@ -139,8 +187,9 @@ def guards(stage: Stage, found: Mapping[str, Any]) -> list[results.Guard]:
         test_accuracy=found["utility"]["test_accuracy"],
         defences=list(stage.config.client.get("defenses") or {}),
         selects={name: said for name, a in stage.attacks.items() if (said := a.selects())},
-        epsilon_claimed=found["privacy"]["epsilon_claimed"],
+        epsilon_claimed=found["privacy"]["epsilon_comparable"],
         epsilon_lower_bound=found["privacy"]["epsilon_lower_bound"],
+        unclaimed=proved.unclaimed(found["privacy"]["claims"], stage.vantage.name),
         confidence=stage.metrics.confidence,
         leak_check=found.get("leak_check"),
     )
@@ -159,6 +208,7 @@ def _notes(stage: Stage) -> list[str]:
             "updates: all clients are asked about as one"
         )
     notes += composition.notes(stage.stack)
+    notes += promises.warnings(stage.stack)
     if noise := stage.config.dataset.get("label_noise"):
         notes.append(f"{noise:.0%} of all labels were re-drawn uniformly, held-out ones included")
     wanted, got = stage.config.candidates.nonmembers, len(stage.split.nonmembers)
@@ -169,6 +219,11 @@ def _notes(stage: Stage) -> list[str]:
         notes.append(
             f"shadow federations without candidates hold {len(stage.auxiliary) // 2} records, this "
             f"one {wanted}: there are {len(stage.auxiliary)} auxiliary records"
+        )
+    if planted := len(stage.split.canaries):
+        notes.append(
+            f"attacks are asked about {planted} canary records alone, each put in by a fair coin: "
+            "bounds are about adding or removing one of them"
         )
     if stage.null_run:
         notes.append("null run: nobody trained on any candidate, so every AUC should be 0.5")

@@ -3,18 +3,19 @@
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import tensor
 
-from fedmia import adversary, audit
+from fedmia import adversary, audit, curves, proved
 from fedmia.attacks.base import Attack, NotApplicableError
 from fedmia.knowledge import Knowledge, Positions, View
 from fedmia.membership import Membership
-from fedmia.metrics import auc, roc_points
+from fedmia.metrics import roc_points
 from fedmia.pairs import pair
 from fedmia.records import Examples
 from fedmia.seeding import generator
@@ -28,7 +29,6 @@ OnAttack = Callable[[int, int, str], None]
 shadow models are trained, with rounds instead of attacks."""
 
 _BINS = 40
-_CURVE_POINTS = 10
 _CHUNK = 256
 
 
@@ -39,13 +39,16 @@ class Targets:
     ``nodes`` are the targets' node ids (one ``None``: the federation as a whole), ``clients``
     their numbers; ``owner`` (n,) says in which row of the scores a candidate is a member, −1 held
     out, −2 not evaluated. ``known`` are the members and non-members of each target that its
-    adversary knows, as positions among the candidates; they are not evaluated.
+    adversary knows, as positions among the candidates; they are not evaluated. ``host`` (n,) is
+    the row that a canary would be a member of, whether or not it is, −2 for one that is not
+    evaluated; ``None`` where the candidates are no canaries.
     """
 
     nodes: tuple[int | None, ...]
     clients: tuple[int, ...]
     owner: NDArray[np.int64]
     known: tuple[tuple[Positions, Positions], ...]
+    host: NDArray[np.int64] | None = None
 
     def without(self, rows: Collection[int]) -> "Targets":
         """Return the other targets; members of those left out are not evaluated."""
@@ -59,6 +62,7 @@ class Targets:
             tuple(self.clients[row] for row in kept),
             place[self.owner],
             tuple(self.known[row] for row in kept),
+            None if self.host is None else place[self.host],
         )
 
 
@@ -73,19 +77,22 @@ def targets(stage: Stage, view: View, nodes: Mapping[int, int]) -> Targets:
 
 
 def targets_among(stage: Stage, nodes: Mapping[int, int]) -> Targets:
-    """Return the targets where all of these nodes (node id → client number) are seen."""
-    owner = stage.candidates.owner
+    """Return the targets, no canary clients, where all these nodes (id → client) are seen."""
+    owner, host = stage.candidates.owner, stage.candidates.host
     if stage.vantage.per_client:
-        seen = sorted((client, n) for n, client in nodes.items())
+        seen = sorted((client, n) for n, client in nodes.items() if client < stage.holders)
         clients = tuple(client for client, _ in seen)
         rows = np.full(stage.config.num_clients + 1, -2)
         rows[list(clients)] = np.arange(len(clients))
         rows[-1] = -1
-        return _with_known(stage, tuple(n for _, n in seen), clients, rows[owner])
-    merged = np.minimum(owner, 0)
+        who = _with_known(stage, tuple(n for _, n in seen), clients, rows[owner])
+        return who if host is None else replace(who, host=rows[host])
+    merged, hosts = np.minimum(owner, 0), None if host is None else np.zeros_like(host)
     if stage.observer.vantage == "participant":
-        merged = np.where(owner == stage.observer.participant, -2, merged)
-    return _with_known(stage, (None,), (0,), merged)
+        curious = stage.observer.participant
+        merged = np.where(owner == curious, -2, merged)
+        hosts = None if host is None else np.where(host == curious, -2, 0)
+    return replace(_with_known(stage, (None,), (0,), merged), host=hosts)
 
 
 def _with_known(
@@ -124,13 +131,17 @@ def _alike(pool: Positions, labels: NDArray[np.int64], like: Positions) -> Posit
 
 @dataclass
 class Measured:
-    """One row of the result for each attack and baseline, and the attacks' raw scores."""
+    """One row of the result for each attack and baseline, and the attacks' raw scores.
+
+    ``bounds`` are those of :class:`fedmia.curves.Curves`.
+    """
 
     attacks: list[dict[str, Any]]
     baselines: list[dict[str, Any]]
     scores: dict[str, NDArray[np.float64]]
     seconds: float
     shadow_seconds: float = 0.0
+    bounds: list[dict[str, Any]] = field(default_factory=list)
 
 
 def evaluate(
@@ -139,11 +150,13 @@ def evaluate(
     who: Targets,
     failure: str | None,
     on_attack: OnAttack = lambda done, total, name: None,
+    delta: float = 0.0,
 ) -> Measured:
     """Attack and measure.
 
     A vantage that lacks what an attack needs gives a ``not_applicable`` row. Where training
     failed, what the vantage shows is not what was asked for, and every attack is marked failed.
+    ``delta`` is that of the claim which the bounds are held against, 0 without one.
     """
     start = time.perf_counter()
     examples = stage.dataset.examples(stage.candidates.index)
@@ -153,6 +166,7 @@ def evaluate(
     )
     seen = view.transcript
     shown = seen.shows | knows[0].gives
+    asked: dict[str, Collection[int]] = {}
     for done, (name, attack) in enumerate(stage.attacks.items()):
         on_attack(done, len(stage.attacks), name)
         log.info("attack %s", name)
@@ -170,8 +184,8 @@ def evaluate(
             row["left_out"] = [
                 {"client": who.clients[i], "reason": reason} for i, reason in left_out.items()
             ]
-            row["auc_per_round"] = _curve(attack, view, who, examples, knows, left_out.keys())
-            row["seconds"] = max(spent, 0.0)
+            row |= {"auc_per_round": None, "seconds": max(spent, 0.0)}
+            asked[name] = left_out.keys()
             if not left_out:
                 measured.scores[name] = scores
         except NotApplicableError as error:
@@ -179,6 +193,8 @@ def evaluate(
         except Exception as error:
             log.exception("attack %s failed", name)
             row |= {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+    ask = partial(_scores, who=who, examples=examples, knows=knows)
+    _follow(stage, view, who, ask, asked, measured, delta)
     for name, scores in _blind(stage, who, examples).items():
         began = time.perf_counter()
         row = {"name": name, "vantage": "blind"} | _measure(scores, who, examples, stage)
@@ -241,39 +257,40 @@ def _histogram(scores: NDArray[np.float64], owner: NDArray[np.int64]) -> dict[st
     return {"edges": edges.tolist(), **counts, "other_members": others}
 
 
-def _curve(
-    attack: Attack,
+def _follow(
+    stage: Stage,
     view: View,
     who: Targets,
-    examples: Examples,
-    knows: Sequence[Knowledge],
-    left_out: Collection[int],
-) -> list[dict[str, Any]] | None:
-    """Return the pooled AUC that a cheap attack would have had after each of some rounds."""
-    total = len(view.transcript)
-    if total < 2 or not attack.cheap:
-        return None
-    points = []
-    for rounds in np.unique(np.linspace(1, total, min(total, _CURVE_POINTS)).round().astype(int)):
-        early = View(view.transcript, view.signals.until(int(rounds)))
-        entry: dict[str, Any] = {"round": view.transcript.rounds[rounds - 1], "auc": None}
-        points.append(entry)
-        try:
-            scores, away = _scores(attack, early, who, examples, knows)
-        except NotApplicableError:
-            continue
-        if away.keys() == left_out:  # of the same targets at every point
-            pairs = pair(scores, who.without(away).owner)
-            entry["auc"] = auc(pairs.scores, pairs.members)
-    return points
+    ask: curves.Ask,
+    asked: Mapping[str, Collection[int]],
+    measured: Measured,
+    delta: float,
+) -> None:
+    """Add to the rows, and to the bounds, what there would have been after earlier rounds."""
+    attacks = {name: stage.attacks[name] for name in asked}
+    prove = partial(proved.epsilon, stage, owner=who.owner, delta=delta, host=who.host)
+    found = curves.follow(
+        view, attacks, asked, ask, lambda rows: who.without(rows).owner, prove, measured.scores
+    )
+    measured.bounds = found.bounds
+    for row in measured.attacks:
+        if (name := row["name"]) in found.auc:
+            row["auc_per_round"] = found.auc[name]
+        if name in found.failed:
+            row |= {"status": "failed", "reason": found.failed[name]}
+            measured.scores.pop(name, None)
 
 
 def _blind(stage: Stage, who: Targets, examples: Examples) -> dict[str, NDArray[np.float64]]:
     """Return the scores of baselines that never look at training."""
     rng, num_targets = generator(stage.seed, "baselines"), len(who.nodes)
     untrained, _ = forward(stage.model.eval(), tensor(examples.x), tensor(examples.y), _CHUNK)
+    if who.host is None:
+        prior = audit.label_prior(examples.y, who.owner, num_targets)
+    else:
+        prior = audit.label_prior_in_turn(examples.y, who.owner, num_targets, rng)
     return {
-        "label_prior": audit.label_prior(examples.y, who.owner, num_targets),
+        "label_prior": prior,
         "raw_features": audit.raw_features(examples.x, examples.y, who.owner, num_targets, rng),
         "untrained_model": audit.untrained(untrained, num_targets),
     }

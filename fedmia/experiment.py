@@ -12,7 +12,14 @@ from flwr.serverapp import Grid
 from omegaconf import DictConfig
 
 from fedmia import config, leaks, masked, results
-from fedmia.document import document, faults, guards, secure_aggregation
+from fedmia.document import (
+    delta_against,
+    document,
+    faults,
+    guards,
+    promised,
+    secure_aggregation,
+)
 from fedmia.errors import ConfigError
 from fedmia.evaluation import Measured, OnAttack, Targets, evaluate, targets
 from fedmia.knowledge import View
@@ -86,8 +93,10 @@ def run(
         truth = Truth(training.nodes, stage.split)
         transcript = Transcript(run_dir / "transcript")
         failure = training.failure
-        view, who, measured = attack_transcript(stage, transcript, truth, failure, on_attack)
-        result = document(stage, measured, who)
+        settled = promised(stage, training)
+        delta = delta_against(stage, settled)
+        view, who, measured = attack_transcript(stage, transcript, truth, failure, on_attack, delta)
+        result = document(stage, measured, who, settled)
         result |= {
             "status": "failed" if failure or _failed(measured) else "ok",
             "reason": failure or _failed(measured),
@@ -152,8 +161,11 @@ def attack(
     folder.mkdir()
     with logging_to(folder / "run.log"), torch_threads(settings.num_threads):
         before = results.read(run_dir / results.FILE_NAME) if _has_result(run_dir) else None
-        view, who, measured = attack_transcript(stage, transcript, truth, None, on_attack)
-        result = document(stage, measured, who)
+        so_far = max(transcript.rounds, default=0)
+        settled = dict(before["privacy"]) if before else promised(stage, None, so_far)
+        delta = delta_against(stage, settled)
+        view, who, measured = attack_transcript(stage, transcript, truth, None, on_attack, delta)
+        result = document(stage, measured, who, settled)
         result["notes"] += [f"damaged and left out: {name}" for name in transcript.damaged]
         missing = settings.num_rounds - len(transcript)
         if missing > 0 and stage.vantage.every_round:
@@ -185,13 +197,17 @@ def attack_transcript(
     truth: Truth,
     failure: str | None,
     on_attack: OnAttack = lambda done, total, name: None,
+    delta: float = 0.0,
 ) -> tuple[View, Targets, Measured]:
-    """Compute signals, run the attacks and measure them against the truth."""
+    """Compute signals, run the attacks and measure them against the truth.
+
+    ``delta`` is that of the claim which bounds on ε are held against.
+    """
     examples = stage.dataset.examples(stage.candidates.index)
     signals = Signals(transcript, stage.model, examples, transcript.path / "signals")
     view = View(transcript, signals)
     who = targets(stage, view, truth.nodes)
-    return view, who, evaluate(stage, view, who, failure, on_attack)
+    return view, who, evaluate(stage, view, who, failure, on_attack, delta)
 
 
 def _narrow(transcript: Transcript, stage: Stage, truth: Truth) -> Transcript:

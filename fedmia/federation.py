@@ -1,7 +1,7 @@
 """The clients' side of an experiment: everything they need, and the ClientApp made of it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import nn
 
 from clients.base import Client
 from fedmia.records import Examples
-from fedmia.site import Site, Trainer
+from fedmia.site import Site, Trainer, TrainingDefense
 from fedmia.training import FlatModel
 
 
@@ -25,8 +25,9 @@ class Federation:
     client
         How a client answers.
     mods
-        Flower mods around it, outermost first; one with a mapping ``handlers`` answers the
-        ``query`` messages of those actions.
+        Defences around it, outermost first. What can be called is a Flower mod; one with a mapping
+        ``handlers`` answers the ``query`` messages of those actions. A
+        :class:`~fedmia.site.TrainingDefense` changes the recipe, the last of them first.
     model
         The architecture; its weights come with each message.
     trainer
@@ -50,7 +51,8 @@ class Federation:
     def __call__(self) -> ClientApp:
         """Return an app whose clients share one model object, set anew by every message."""
         model = FlatModel(self.model, self.device)
-        app = ClientApp(mods=list(self.mods))
+        app = ClientApp(mods=[mod for mod in self.mods if callable(mod)])
+        defenses = [mod for mod in self.mods if isinstance(mod, TrainingDefense)]
 
         @cache
         def site(partition_id: int) -> Site:
@@ -66,7 +68,10 @@ class Federation:
 
         @app.train()
         def _train(message: Message, context: Context) -> Message:
-            return self.client.train(message, context, site(_partition(context)))
+            here = site(_partition(context))
+            for defense in reversed(defenses):
+                here = replace(here, trainer=defense.trains(here.trainer, context))
+            return self.client.train(message, context, here)
 
         @app.evaluate()
         def _evaluate(message: Message, context: Context) -> Message:

@@ -38,6 +38,7 @@ def check(
     selects: Mapping[str, str] | None = None,
     epsilon_claimed: float | None = None,
     epsilon_lower_bound: float | None = None,
+    unclaimed: str = "no ε is claimed",
     seeds: int = 1,
     confidence: float = 0.95,
     leak_check: LeakCheck | None = None,
@@ -64,8 +65,8 @@ def check(
         Those of them that some attack of the run was told about and adapts to.
     selects
         For each attack that picks a round, a layer or a setting: what it picks, and by what.
-    epsilon_claimed, epsilon_lower_bound
-        What an accountant promises, and what the attacks proved.
+    epsilon_claimed, epsilon_lower_bound, unclaimed
+        What is promised about replacing one record, what was proved of it, why nothing is promised.
     seeds
         How many seeds the figures come from.
     confidence
@@ -92,7 +93,7 @@ def check(
         _adaptive(defences, adaptive),
         _utility(test_accuracy),
         _seeds(seeds),
-        _accountant(epsilon_claimed, epsilon_lower_bound),
+        _accountant(epsilon_claimed, epsilon_lower_bound, unclaimed),
     ]
 
 
@@ -271,10 +272,10 @@ def _seeds(seeds: int) -> Guard:
     return _guard("seeds", "warn", f"{said}: run at least {ENOUGH_SEEDS} and compare those")
 
 
-def _accountant(claimed: float | None, bound: float | None) -> Guard:
+def _accountant(claimed: float | None, bound: float | None, unclaimed: str) -> Guard:
     name = "accountant"
     if claimed is None:
-        return _guard(name, "info", "no ε is claimed")
+        return _guard(name, "info", unclaimed)
     if bound is not None and bound > claimed:
         return _guard(name, "fail", f"claimed ε = {claimed:.2f}, attacks prove ε ≥ {bound:.2f}")
     proved = "nothing" if bound is None else f"ε ≥ {bound:.2f}"

@@ -115,6 +115,11 @@ class ObservedGrid(Grid):
     EveryClientFailedError
         When no client of a round answered and some failed; a round in which all were away on
         purpose is passed over, and every such round if the strategy ``abandons``.
+
+    Notes
+    -----
+    ``participations`` has, by node, the rounds in which it was asked to train and was not away on
+    purpose: it may have sent something, whether or not it arrived.
     """
 
     def __init__(
@@ -128,6 +133,7 @@ class ObservedGrid(Grid):
         self._rounds = 0
         self.rounds_seen = 0
         self.faults: list[Fault] = []
+        self.participations: dict[int, list[int]] = {}
 
     @property
     def run(self) -> Any:
@@ -208,6 +214,7 @@ class ObservedGrid(Grid):
             elif node_id in sent:
                 self._check_loss(node_id, reply.content)
                 (masked if MASKED in reply.content else answers).append((node_id, reply.content))
+        self._count(sent, self.faults[earlier:])
         room = Block.for_copies(next(iter(params.values())), len(answers))
         updates = [self._update(node_id, c, params[node_id], room) for node_id, c in answers]
         inputs = self._inputs(masked)
@@ -230,6 +237,12 @@ class ObservedGrid(Grid):
                 masked=tuple(sorted(inputs, key=lambda m: m.node_id)),
             )
         )
+
+    def _count(self, sent: Iterable[int], faults: Iterable[Fault]) -> None:
+        away = {fault.node_id for fault in faults if ABSENT in fault.reason}
+        for node_id in sent:
+            if node_id not in away:
+                self.participations.setdefault(node_id, []).append(self._rounds)
 
     def _update(self, node_id: int, content: RecordDict, sent: Params, room: Block) -> Update:
         delta = difference(to_params(_arrays(content)), sent, room)

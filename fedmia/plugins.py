@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fedmia.errors import ConfigError, expect
 from fedmia.explain import unknown, wanted
 
-NESTED = ("defenses", "attackers")  # groups that live inside another group's node
+NESTED = ("defenses", "attackers", "canaries")  # groups that live inside another group's node
 
 _PLAIN = (int, float, bool, str)
 

@@ -5,6 +5,15 @@ from typing import Literal, NotRequired, TypedDict
 from fedmia.schema import Count
 
 
+class RoundEpsilon(TypedDict):
+    """Claimed and measured after one round; null where there is none."""
+
+    round: Count
+    epsilon_claimed: float | None
+    epsilon_lower_bound: NotRequired[float | None]
+    epsilon_ceiling: NotRequired[float | None]
+
+
 class PrivacyClaim(TypedDict):
     """A promise of differential privacy, and what stands behind it."""
 
@@ -13,21 +22,14 @@ class PrivacyClaim(TypedDict):
     neighbours: Literal["add_remove", "replace_one"] | None
     epsilon: float | None  # null: there is none, or it is infinite (see reasons)
     epsilon_rdp: float | None  # cross-check; null where it does not apply
+    epsilon_replace_one: float | None  # of the same mechanism; null where no accountant covers it
     delta: float | None
     method: str | None  # of epsilon: PLD, RDP, …
     rounds: Count  # releases that were counted
     holds_against: list[str]  # vantages
     noise: Literal["seeded", "secure"]
     reasons: list[str]  # assumptions, or why there is no ε
-
-
-class RoundEpsilon(TypedDict):
-    """Claimed and measured after one round; null where there is none."""
-
-    round: Count
-    epsilon_claimed: float | None
-    epsilon_lower_bound: NotRequired[float | None]
-    epsilon_ceiling: NotRequired[float | None]
+    per_round: list[RoundEpsilon]
 
 
 class RoundBound(TypedDict):

@@ -13,6 +13,7 @@ from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
 from fedmia.arrays import to_params, to_record
+from fedmia.canaries.watch import Watch
 from fedmia.errors import ConfigError
 from fedmia.observe import (
     DivergedError,
@@ -22,6 +23,7 @@ from fedmia.observe import (
 )
 from fedmia.records import Observation, Params
 from fedmia.seeding import generator
+from fedmia.stack import wrapped
 from fedmia.stage import Stage
 from fedmia.training import FlatModel, accuracy, first_nonfinite
 from fedmia.transcript import TranscriptWriter
@@ -40,9 +42,11 @@ class Training:
     """What came of training, complete or not.
 
     ``nodes`` maps node ids to client numbers: ground truth, for the evaluation alone.
-    ``failure`` says in one line why training stopped early, ``None`` if it did not. ``abandoned``
-    and ``clipped`` are what a strategy that hides updates says of its rounds, ``masked_bytes`` are
-    the most that a client sent it in one.
+    ``failure`` says in one line why training stopped early, ``None`` if it did not. ``stopped`` is
+    the first round that a privacy budget did not allow, and why; ``participations`` has the rounds
+    of each client number in which it may have sent something. ``abandoned`` and ``clipped`` are
+    what a strategy that hides updates says of its rounds, ``masked_bytes`` are the most that a
+    client sent it in one; ``watch`` saw what its models show of canary clients, if there are any.
     """
 
     nodes: dict[int, int]
@@ -52,9 +56,12 @@ class Training:
     test_accuracy: list[tuple[int, float]] = field(default_factory=list)
     round_seconds: list[float] = field(default_factory=list)
     failure: str | None = None
+    stopped: tuple[int, str] | None = None
+    participations: dict[int, list[int]] = field(default_factory=dict)
     abandoned: list[tuple[int, str]] = field(default_factory=list)
     clipped: list[tuple[int, float]] = field(default_factory=list)
     masked_bytes: int = 0
+    watch: Watch | None = None
 
 
 def ask_nodes(grid: Grid, num_clients: int, wait_s: float = 60.0) -> dict[int, int]:
@@ -101,6 +108,7 @@ def train(stage: Stage, grid: Grid, run_dir: Path, on_round: OnRound) -> Trainin
     )
     model = FlatModel(stage.model)
     training = Training(nodes, model.params())
+    training.watch = Watch(stage.canary_clients) if stage.canary_clients else None
     held_out = stage.held_out
     clock = time.monotonic()
 
@@ -117,6 +125,8 @@ def train(stage: Stage, grid: Grid, run_dir: Path, on_round: OnRound) -> Trainin
             raise ArithmeticError(
                 f"round {server_round}: '{name}' of the global model is not finite"
             )
+        if training.watch:
+            training.watch.see(server_round, params)
         model.load(params)
         measured = accuracy(model.module, held_out)
         training.params, training.rounds = params, server_round
@@ -148,6 +158,9 @@ def train(stage: Stage, grid: Grid, run_dir: Path, on_round: OnRound) -> Trainin
         log.exception("training stopped after round %d", training.rounds)
         training.failure = f"after round {training.rounds}: {type(error).__name__}: {error}"
     training.faults = observed.faults
+    training.participations = {nodes[n]: rounds for n, rounds in observed.participations.items()}
+    parts = (part for _, part in wrapped(strategy))
+    training.stopped = next((s for part in parts if (s := getattr(part, "stopped", None))), None)
     training.abandoned = list(getattr(strategy, "abandoned", ()))
     training.clipped = list(getattr(strategy, "clipped", ()))
     if training.failure is None and len(training.abandoned) == stage.config.num_rounds:

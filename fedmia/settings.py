@@ -53,6 +53,7 @@ class Config:
     observer: Any = MISSING
     attack: Any = MISSING
     metrics: Any = MISSING
+    canaries: Any = None
 
 
 def check_ranges(config: DictConfig) -> None:

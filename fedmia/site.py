@@ -1,10 +1,11 @@
 """What a client has at hand when a message arrives."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from flwr.app import Context
 from torch import Tensor
 
 from fedmia.seeding import generator, torch_seed
@@ -16,6 +17,23 @@ class Trainer(Protocol):
 
     def fit(self, model: FlatModel, x: Tensor, y: Tensor, rng: np.random.Generator) -> float:
         """Train ``model`` in place and return the mean loss."""
+
+
+@runtime_checkable
+class TrainingDefense(Protocol):
+    """A defence that changes how a client trains."""
+
+    def trains(self, trainer: Trainer, context: Context) -> Trainer:
+        """Return the recipe for one ``train`` message.
+
+        Parameters
+        ----------
+        trainer
+            The recipe without this defence; with those that stand after it in
+            ``client.defenses``.
+        context
+            The client's own. What must outlive the message belongs in its ``state``.
+        """
 
 
 @dataclass(frozen=True)

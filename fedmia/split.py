@@ -1,7 +1,7 @@
 """Who holds which record, who is asked about, and in which order: drawn once, hashed, saved."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,26 @@ MIN_NONMEMBERS = 10
 """Below this many held-out records no error rate means anything."""
 
 
+def _none() -> Indices:
+    return np.zeros(0, dtype=np.int64)
+
+
 @dataclass(frozen=True)
 class Split:
     """Disjoint index arrays into one data set.
 
     ``shards`` holds each client's members; ``nonmembers`` the held-out records that are
-    evaluated; ``auxiliary`` the held-out rest, the adversary's public data. ``sha256`` covers the
-    records themselves and all three.
+    evaluated; ``auxiliary`` the held-out rest, the adversary's public data. ``canaries`` (m,) are
+    records that were planted, and asked about in place of all others: each is in the shard of its
+    client in ``hosts`` (m,), or nowhere. ``sha256`` covers the records themselves and all of these.
     """
 
     shards: tuple[Indices, ...]
     nonmembers: Indices
     auxiliary: Indices
     sha256: str
+    canaries: Indices = field(default_factory=_none)
+    hosts: Indices = field(default_factory=_none)
 
     def save(self, path: Path) -> None:
         """Write an ``.npz`` file; an existing one is replaced whole or not at all."""
@@ -42,14 +49,15 @@ class Split:
                 sizes=np.array([len(shard) for shard in self.shards]),
                 nonmembers=self.nonmembers,
                 auxiliary=self.auxiliary,
+                canaries=self.canaries,
+                hosts=self.hosts,
                 sha256=np.array(self.sha256),
             )
         partial.replace(path)
 
     def verify(self, dataset: Dataset) -> None:
         """Raise ``ConfigError`` unless the split was drawn from exactly these records."""
-        held_out = self.nonmembers, self.auxiliary
-        same = _digest(dataset.x, dataset.y, *self.shards, *held_out) == self.sha256
+        same = covering(dataset, self) == self.sha256
         expect(same, "split", self.sha256[:12], "the records it was drawn from, these differ")
 
     @classmethod
@@ -65,6 +73,7 @@ class Split:
             with np.load(path, allow_pickle=False) as file:
                 members, sizes = file["members"], file["sizes"]
                 nonmembers, auxiliary = file["nonmembers"], file["auxiliary"]
+                canaries, hosts = (file.get(name, _none()) for name in ("canaries", "hosts"))
                 digest = str(file["sha256"])
             shards = np.split(members, np.cumsum(sizes)[:-1])
             everything = np.concatenate([*shards, nonmembers, auxiliary])
@@ -75,7 +84,14 @@ class Split:
         whole = everything.dtype == np.int64 and sizes.sum() == len(members)
         disjoint = len(np.unique(everything)) == len(everything)
         expect(whole and disjoint, "split", path, "a whole split, with disjoint sets of records")
-        return cls(tuple(shards), nonmembers, auxiliary, digest)
+        return cls(tuple(shards), nonmembers, auxiliary, digest, canaries, hosts)
+
+
+def covering(dataset: Dataset, split: Split) -> str:
+    """Return the SHA-256 of the records and of all index arrays into them, in hexadecimal."""
+    planted = (split.canaries, split.hosts) if split.canaries.size else ()
+    held_out = split.nonmembers, split.auxiliary
+    return _digest(dataset.x, dataset.y, *split.shards, *held_out, *planted)
 
 
 def draw(
@@ -120,8 +136,8 @@ def draw(
         limit = _leave(np.bincount(dataset.y[rest], minlength=dataset.num_classes), reserve)
         nonmembers = _held_out(dataset.y, rest, like, num_nonmembers, limit, rng)
     auxiliary = np.setdiff1d(everything, np.concatenate([members, nonmembers]))
-    digest = _digest(dataset.x, dataset.y, *shards, nonmembers, auxiliary)
-    return Split(tuple(shards), nonmembers, auxiliary, digest)
+    split = Split(tuple(shards), nonmembers, auxiliary, "")
+    return replace(split, sha256=covering(dataset, split))
 
 
 @dataclass(frozen=True)
@@ -130,18 +146,20 @@ class Candidates:
 
     ``index`` (n,) points into the data set, in an order that says nothing about membership;
     ``owner`` (n,) is the client whose shard holds the record, −1 for a held-out non-member;
-    ``sha256`` covers ``index`` in its order.
+    ``sha256`` covers ``index`` in its order. ``host`` (n,) is the client whose shard a canary would
+    be in, whether or not it is; ``None`` where the candidates are no canaries.
     """
 
     index: Indices
     owner: Indices
     sha256: str
+    host: Indices | None = None
 
 
 def draw_candidates(
     split: Split, labels: NDArray[np.int64], rng: np.random.Generator, null: bool = False
 ) -> Candidates:
-    """Shuffle members and non-members into one list.
+    """Shuffle members and non-members into one list; where canaries were planted, those alone.
 
     With ``null`` nobody on the list was trained on: every client is assigned *pseudo-members* out
     of the held-out records, as many of each class as its shard has (scaled down to half of the
@@ -162,9 +180,13 @@ def draw_candidates(
     Raises
     ------
     ConfigError
-        If there are too few held-out records for a null run.
+        If there are too few held-out records for a null run, or it has canaries.
     """
     members, nonmembers = split.shards, split.nonmembers
+    if split.canaries.size:
+        allowed = "false with canaries: half of them are members by their coins"
+        expect(not null, "metrics.null_run", null, allowed)
+        return _canaries(split, rng)
     if null:
         members, nonmembers = _pseudo(split, labels, rng)
     index = np.concatenate([*members, nonmembers])
@@ -174,19 +196,27 @@ def draw_candidates(
     return Candidates(index[order], owner[order], _digest(index[order]))
 
 
+def _canaries(split: Split, rng: np.random.Generator) -> Candidates:
+    order = rng.permutation(split.canaries.size)
+    index, host = split.canaries[order], split.hosts[order]
+    owner = np.where(np.isin(index, np.concatenate(split.shards)), host, -1)
+    return Candidates(index, owner, _digest(index), host)
+
+
 def _pseudo(
     split: Split, labels: NDArray[np.int64], rng: np.random.Generator
 ) -> tuple[tuple[Indices, ...], Indices]:
     held = rng.permutation(np.concatenate([split.nonmembers, split.auxiliary]))
     classes = int(labels.max()) + 1
     wanted = np.array([np.bincount(labels[s], minlength=classes) for s in split.shards])
+    empty = wanted.sum(axis=1) == 0
     available = np.bincount(labels[held], minlength=classes)
     scale = np.minimum(1, available / 2 / np.maximum(wanted.sum(axis=0), 1))
     if (wanted == wanted[:, :1]).all():  # balanced shards stay balanced
         scale[:] = scale.min()
     wanted = np.floor(wanted * scale).astype(np.int64)
     expect(
-        bool((wanted.sum(axis=1) > 0).all()),
+        bool(((wanted.sum(axis=1) > 0) | empty).all()),
         "metrics.null_run",
         True,
         f"held-out records for a pseudo-member a class and client, {len(held)} are left "

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from flwr.serverapp.strategy import Strategy
+from torch import nn
 
 from fedmia.secagg.identities import Identities
 
@@ -24,6 +25,8 @@ class Stack:
         Probability with which a client fails to answer a round.
     length
         Number of floating parameters of the model, which an update has.
+    model
+        With its initial weights, ``None`` if it is not known.
     """
 
     strategy: Strategy
@@ -31,6 +34,7 @@ class Stack:
     weights: Sequence[int]
     dropout: float = 0.0
     length: int = 1
+    model: nn.Module | None = None
 
     @property
     def protocol(self) -> object:
@@ -39,11 +43,15 @@ class Stack:
 
     @property
     def sampling(self) -> tuple[str, float, int] | None:
-        """Key and value of the share of clients asked in a round, and how many these are.
+        """Key and value of what decides how many clients are asked in a round, and this number.
 
-        ``None`` where the strategy does not say.
+        ``None`` where the strategy does not say. One that draws clients by itself has an attribute
+        ``asks``: the name of that setting, its value, and the number.
         """
         for path, strategy in wrapped(self.strategy):
+            if asks := getattr(strategy, "asks", None):
+                name, value, asked = asks
+                return f"{path}.{name}", value, asked
             share = getattr(strategy, "fraction_train", None)
             if isinstance(share, int | float):
                 fewest = int(getattr(strategy, "min_train_nodes", 0))
@@ -75,9 +83,7 @@ def wrapped(strategy: Strategy, key: str = "strategy") -> Iterator[tuple[str, St
 
 
 def evaluations(stack: Stack) -> list[tuple[str, float]]:
-    """Return what has clients evaluate under a strategy that hides updates: key and share."""
-    if not getattr(stack.strategy, "hides_updates", ""):
-        return []
+    """Return what has clients evaluate: key and share."""
     parts = wrapped(stack.strategy)
     shares = [(f"{k}.fraction_evaluate", getattr(s, "fraction_evaluate", 0.0)) for k, s in parts]
     return [(key, share) for key, share in shares if share]

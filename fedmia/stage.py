@@ -11,24 +11,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from flwr.serverapp.strategy import Strategy
-from numpy.typing import NDArray
 from omegaconf import DictConfig
 from torch import nn
 
 from clients.base import Client
 from fedmia import auxiliary, composition
 from fedmia.attacks.base import Attack, NotApplicableError
+from fedmia.canaries.base import CanaryRecords
+from fedmia.canaries.planting import build_clients, planted, with_empty_shards
+from fedmia.canaries.watch import CanaryClients
 from fedmia.config import build
 from fedmia.datasets.base import Dataset
 from fedmia.errors import ConfigError, expect
 from fedmia.federation import Federation
 from fedmia.grid.base import Pool
+from fedmia.initial import build_model
 from fedmia.membership import Membership
 from fedmia.observe import Observer
 from fedmia.records import Capability, Examples
-from fedmia.seeding import generator, torch_seed
+from fedmia.seeding import generator
 from fedmia.shadows.draws import at_most_half
 from fedmia.site import Trainer
 from fedmia.split import Candidates, Split, draw, draw_candidates
@@ -53,6 +55,7 @@ class Stage:
     attacks: Mapping[str, Attack]
     metrics: Membership
     auxiliary: Examples
+    canary_clients: CanaryClients | None = None
 
     def strategy(self) -> Strategy:
         """Return a fresh strategy: strategies keep state between rounds."""
@@ -74,25 +77,38 @@ class Stage:
         return str(getattr(self.strategy(), "hides_updates", ""))
 
     @property
+    def holders(self) -> int:
+        """Number of clients that hold records: the first ones; the others are canary clients."""
+        count: int = self.config.num_clients
+        return count - (self.canary_clients.count if self.canary_clients else 0)
+
+    @property
+    def shard_sizes(self) -> list[int]:
+        """Number of records of each of those clients."""
+        return [len(shard) for shard in self.split.shards[: self.holders]]
+
+    @property
     def stack(self) -> composition.Stack:
         """What has to fit together: the strategy, mods, clients' sizes, dropout, model length."""
         names = map(str, self.config.client.get("defenses") or {})
         state = self.model.state_dict()
+        canaries = self.canary_clients
+        planted = [canaries.weight] * canaries.count if canaries else []
         return composition.Stack(
             self.strategy(),
             dict(zip(names, self.mods, strict=True)),
-            [len(shard) for shard in self.split.shards],
+            [*self.shard_sizes, *planted],
             getattr(self.client, "dropout", 0.0),
             sum(value.numel() for value in state.values() if value.is_floating_point()),
+            self.model,
         )
 
     def federation(self) -> Federation:
         """Return the clients' side."""
         shards = [self.dataset.examples(shard) for shard in self.split.shards]
         device = "cuda" if getattr(self.pool, "num_gpus", 0) else "cpu"
-        return Federation(
-            self.client, self.mods, self.model, self.trainer, shards, self.seed, device
-        )
+        mods = (*self.mods, self.canary_clients) if self.canary_clients else self.mods
+        return Federation(self.client, mods, self.model, self.trainer, shards, self.seed, device)
 
     @property
     def members(self) -> Examples:
@@ -137,18 +153,28 @@ def prepare(config: DictConfig) -> Stage:
         dataset = source.load(generator(seed, "dataset"))
     except ConfigError as error:
         raise ConfigError(f"dataset.{error}") from None
+    canary_clients = build_clients(config)
+    sent = canary_clients.count if canary_clients else 0
     split = draw(
         dataset,
         build(config, "partition"),
-        config.num_clients,
+        config.num_clients - sent,
         config.candidates.nonmembers,
         generator(seed, "split"),
         config.candidates.reserve,
     )
+    split = with_empty_shards(split, dataset, sent) if sent else split
+    model = build_model(config, dataset)
+    canaries: CanaryRecords | None = build(config, "canaries")
+    if canaries:
+        known = config.knowledge.known_members
+        allowed = "0 with canaries: who is known to be in would bias the coins of the others"
+        expect(known == 0, "knowledge.known_members", known, allowed)
+        dataset, split = planted(dataset, split, canaries, model, seed)
     null = bool(config.metrics.get("null_run", False))
     candidates = draw_candidates(split, dataset.y, generator(seed, "candidates"), null=null)
     observer: Observer = build(config, "observer")
-    observer.stand({k: k for k in range(config.num_clients)})
+    observer.stand({k: k for k in range(config.num_clients - sent)})
     build(config, "strategy")  # before the mods, which may share its parameters
     stage = Stage(
         config=config,
@@ -156,7 +182,7 @@ def prepare(config: DictConfig) -> Stage:
         dataset=dataset,
         split=split,
         candidates=candidates,
-        model=build_model(config, dataset),
+        model=model,
         trainer=build(config, "train"),
         client=build(config, "client"),
         mods=tuple(_mods(config)),
@@ -165,6 +191,7 @@ def prepare(config: DictConfig) -> Stage:
         attacks=build_attacks(config),
         metrics=build(config, "metrics"),
         auxiliary=_auxiliary(config, dataset, split, candidates),
+        canary_clients=canary_clients,
     )
     composition.check(stage.stack)
     check_applicable(stage)
@@ -180,10 +207,10 @@ def _check_shadows(stage: Stage) -> None:
         for name, attack in stage.attacks.items()
         if Capability.SHADOWS in attack.requirements() and attack.requirements() <= shown
     }
-    few, enough = len(stage.auxiliary), 2 * stage.config.num_clients
+    few, enough = len(stage.auxiliary), 2 * stage.holders
     allowed = f"{enough} auxiliary records for {', '.join(served)}, two a shadow client; got {few}"
     expect(not served or few >= enough, "knowledge.auxiliary", has.auxiliary, allowed)
-    sizes, asked = [len(shard) for shard in stage.split.shards], len(stage.candidates.index)
+    sizes, asked = stage.shard_sizes, len(stage.candidates.index)
     shares = [at_most_half(size, asked) / asked for size in (sum(sizes), min(sizes))]
     for name, attack in served.items():
         least = attack.shadows_needed(*shares)
@@ -246,42 +273,6 @@ def check_applicable(stage: Stage) -> None:
     names = ", ".join(attacks) or "[]"
     reason = reasons[0] if reasons else "expected at least one attack"
     raise ConfigError(f"attack={names}: {reason}")
-
-
-def build_model(config: DictConfig, dataset: Dataset) -> nn.Module:
-    """Return the initial model, checked against the data.
-
-    A plug-in gives a module, or something that makes one of (input_shape, num_classes).
-
-    Raises
-    ------
-    ConfigError
-        If it cannot take a batch of the records or does not return a logit a class.
-    """
-    torch.manual_seed(torch_seed(config.seed, "model"))
-    made: Any = build(config, "model")
-    if not isinstance(made, nn.Module):
-        made = made(dataset.input_shape, dataset.num_classes)
-    name = config.model._target_.rpartition(".")[2]
-    wanted = (2, dataset.num_classes)
-    batch: NDArray[np.float32] = dataset.x[:2]
-    try:
-        with torch.no_grad():
-            shape = tuple(made.eval()(torch.tensor(batch)).shape)
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(
-            f"model={name}: expected to take input of shape {dataset.input_shape} ({reason})"
-        ) from error
-    if shape != wanted:
-        raise ConfigError(
-            f"model={name}: expected {dataset.num_classes} logits a record, "
-            f"got output of shape {shape} for 2 records"
-        )
-    if not any(p.requires_grad for p in made.parameters()):
-        raise ConfigError(f"model={name}: expected at least one trainable parameter")
-    module: nn.Module = made
-    return module
 
 
 def check_writable(folder: Path, key: str = "output_dir") -> None:

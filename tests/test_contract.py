@@ -1,7 +1,10 @@
 """What every plug-in must honour, found by walking ``conf/``: nobody edits this file to add one."""
 
 import inspect
+import os
 import re
+from copy import deepcopy
+from functools import cache
 
 import pytest
 from hydra.utils import get_object
@@ -15,13 +18,18 @@ from fedmia.errors import ConfigError
 GROUPS = [g for g in config.groups() if g != "experiment"]
 OPTIONS = [(g, o) for g in GROUPS for o in config.options(g)]
 SMALL = [
-    "pool=serial",
     "num_rounds=2",
     "num_clients=4",
     "candidates.nonmembers=30",
     "metrics.bootstrap=100",
     "train.local_epochs=1",
 ]
+SMALLER = {
+    "model/resnet18": ["model.width=8", "model.groups=8"],
+    "pool/flower": [f"pool.num_cpus={os.cpu_count()}"],  # one process for all clients
+    "pool/ray": ["pool.num_actors=1"],
+}
+"""What makes an option as quick to run as the others; one without an entry runs as it is."""
 
 
 def plugins(group, option):
@@ -37,6 +45,30 @@ def plugins(group, option):
 
 def plain(name):
     return name.replace("_", "").lower()
+
+
+@cache
+def composed(*overrides):
+    """Return the configuration, not to be changed, or the refusal of it."""
+    try:
+        return config.compose(overrides)
+    except ConfigError as refusal:
+        return refusal
+
+
+def small(group, option, folder):
+    """Return the configuration of a short run with this option; raise what refuses it."""
+    settings = composed(f"{group}={option}")
+    if isinstance(settings, ConfigError):
+        raise settings
+    settings, quick = deepcopy(settings), composed("pool=serial", "partition=iid")
+    if group != "pool":
+        settings.pool = quick.pool
+    overrides = [f"output_dir={folder}", *SMALL, *SMALLER.get(f"{group}/{option}", [])]
+    if group == "dataset":
+        settings.partition = quick.partition
+        overrides.append("partition.samples_per_client=6")
+    return config.amend(settings, overrides)
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=["/".join(o) for o in OPTIONS])
@@ -66,39 +98,64 @@ class TestEveryOption:
         missing = [
             v for node in plugins(group, option).values() for v in node.values() if v == "???"
         ]
+        settings = composed(f"{group}={option}")
         if missing:
-            with pytest.raises(ConfigError, match=rf"^{group}\.\w+=\?\?\?: expected a value$"):
-                config.compose([f"{group}={option}"])
+            said = rf"{group}\.\w+=\?\?\?: expected a value"
+            assert re.fullmatch(said, str(settings))
             return
-        refusal = ""
-        try:
-            config.compose([f"{group}={option}"])
-        except ConfigError as error:
-            refusal = str(error)
         alone = rf"{group.replace('/', '.')}\.\S+=\$\S+: expected to be resolvable .*"
-        assert not refusal or re.fullmatch(alone, refusal), "only what belongs to another option"
+        refused = isinstance(settings, ConfigError)
+        assert not refused or re.fullmatch(alone, str(settings)), "only what another option gives"
 
-    def test_runs_or_says_in_one_line_why_not(self, group, option, tmp_path):
-        overrides = [f"{group}={option}", f"output_dir={tmp_path}", *SMALL]
-        if group == "attack":  # some look at rounds with and without a client
-            overrides += ["num_rounds=4", "strategy.fraction_train=0.75"]
-        if group == "pool":
-            overrides.remove("pool=serial")
-        if group == "dataset":
-            overrides += ["partition=iid", "partition.samples_per_client=6"]
-        refusal = None
-        try:
-            settings = config.compose(overrides)
-            stage = experiment.check(settings)
-        except ConfigError as error:
-            refusal = str(error)
-        if refusal is not None:
-            key = rf"({group}|{group.replace('/', '.')}|candidates|num_clients)"
-            assert re.fullmatch(rf"{key}\S*=.*: expected .*", refusal)
-            return
-        result = experiment.run(settings, tmp_path / "run", stage=stage)
-        assert result["status"] == "ok", result["reason"]
-        assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
+
+def asked():
+    """Every option but the attacks; those of the pools start processes."""
+    for group, option in OPTIONS:
+        marks = [pytest.mark.slow] if group == "pool" else []
+        if group != "attack":
+            yield pytest.param(group, option, id=f"{group}/{option}", marks=marks)
+
+
+@pytest.mark.parametrize(("group", "option"), list(asked()))
+def test_every_option_runs_or_says_in_one_line_why_not(group, option, tmp_path):
+    refusal = None
+    try:
+        settings = small(group, option, tmp_path)
+        stage = experiment.check(settings)
+    except ConfigError as error:
+        refusal = str(error)
+    if refusal is not None:
+        key = rf"({group}|{group.replace('/', '.')}|candidates|num_clients)"
+        assert re.fullmatch(rf"{key}\S*=.*: expected .*", refusal)
+        return
+    result = experiment.run(settings, tmp_path / "run", stage=stage)
+    assert result["status"] == "ok", result["reason"]
+    assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
+
+
+@pytest.fixture(scope="module")
+def attacked(request, tmp_path_factory):
+    """One run with every attack that is asked about; some look at rounds without a client."""
+    asked = [
+        item.callspec.params["attack"]
+        for item in request.session.items
+        if "attacked" in getattr(item, "fixturenames", ())
+    ]
+    overrides = [f"attack=[{','.join(asked)}]", "pool=serial", *SMALL]
+    overrides += ["num_rounds=4", "strategy.fraction_train=0.75"]
+    folder = tmp_path_factory.mktemp("attacked") / "run"
+    result = experiment.run(config.compose(overrides), folder)
+    assert (folder / "report.html").stat().st_size > 10_000
+    return result
+
+
+@pytest.mark.parametrize("attack", config.options("attack"), ids=lambda o: f"attack/{o}")
+def test_every_attack_runs(attack, attacked):
+    names = plugins("attack", attack)
+    rows = {row["name"]: row for row in attacked["attacks"] if row["name"] in names}
+    assert rows.keys() == names.keys()
+    assert {row["status"] for row in rows.values()} <= {"ok", "not_applicable"}, rows
+    assert any(row["status"] == "ok" for row in rows.values()), rows
 
 
 @pytest.mark.parametrize("option", config.options("attack"))

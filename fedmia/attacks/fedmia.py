@@ -16,6 +16,7 @@ from fedmia.errors import expect
 from fedmia.records import Capability, Examples
 
 _VARIANCE_FLOOR = 1e-8
+_ALL_WITHIN_3_SIGMA = 10  # nobody is further than √(n − 1) standard deviations from the mean of n
 _MEASUREMENTS = ("loss", "logit_gap", "cosine")
 _FILTERS = ("three_sigma", "mad", "none")
 
@@ -93,13 +94,14 @@ class FedMIA(Attack):
 
     def _q_out(self, M_out: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return mean and variance, each (n,), over the other clients (others, n)."""
+        few = self.outlier_filter == "three_sigma" and len(M_out) <= _ALL_WITHIN_3_SIGMA
+        if few or self.outlier_filter == "none":
+            return M_out.mean(axis=0), np.maximum(M_out.var(axis=0), _VARIANCE_FLOOR)
         if self.outlier_filter == "three_sigma":
             limit = M_out.mean(axis=0) + 3 * M_out.std(axis=0)
-        elif self.outlier_filter == "mad":
+        else:
             median = np.median(M_out, axis=0)
             limit = median + 3 * 1.4826 * np.median(np.abs(M_out - median), axis=0)
-        else:
-            limit = np.full(M_out.shape[1], np.inf)
         # one of ten others can lie at 3σ exactly, where rounding must not decide
         within = (M_out <= limit) | np.isclose(M_out, limit, rtol=1e-9, atol=0)
         kept = np.where(within, M_out, np.nan)

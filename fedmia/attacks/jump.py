@@ -25,9 +25,10 @@ class Jump(Attack):
 
     ``d_t = ℓ(w^{t+1}; x, y) − ℓ(w^t; x, y)`` is what round t changed, under global models alone.
     A member's loss drops when the target's update enters the average and recovers, or drops less,
-    in rounds without it. Updates serve only to tell which rounds these are, so what they hold may
-    be hidden, as by secure aggregation. Whatever moves all records in a round alike cancels in the
-    ranking of ``difference`` up to its standard error.
+    in rounds without it. Updates serve only to tell which rounds these are. Who sent masked words
+    under secure aggregation would tell it too, but there no single client is asked about. Whatever
+    moves all records in a round alike cancels in the ranking of ``difference`` up to its standard
+    error.
 
     ``difference`` is the two-sample t statistic ``(d̄_without − d̄_with) / (s_p · sqrt(1/a + 1/b))``
     with the pooled variance ``s_p²`` of the a rounds with the target and the b without.

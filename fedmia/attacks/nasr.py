@@ -40,8 +40,10 @@ class Nasr(Attack):
 
     Without supervision, the encoder is that of an auto-encoder which reproduces loss, correctness,
     probability of the label, entropy and gradient norm. Its embedding is cut in two by spectral
-    clustering; members are the cluster with the smaller gradients. The score is continuous: how
-    much nearer a record lies to the centre of the members' cluster than to the other one. One
+    clustering; members are the cluster with the smaller median loss, which is what training makes
+    small. The paper takes that with the smaller gradients, but a gradient ``(p − e_y) hᵀ`` may
+    well grow along ``h`` as long as a record is not fitted. The score is continuous: how much
+    nearer a record lies to the centre of the members' cluster than to the other one. One
     auto-encoder serves all targets; each has clusters of its own.
 
     Parameters
@@ -141,16 +143,16 @@ class Nasr(Attack):
     def _by_cluster(
         self, view: View, target: int | None, candidates: Examples, knowledge: Knowledge
     ) -> NDArray[np.float64]:
-        """Return how much nearer a record is to the cluster of small gradients, (n,)."""
+        """Return how much nearer a record is to the cluster of small losses, (n,)."""
         network = _untaught(self, view, knowledge.seed)
         seen = _outputs(self, network, view, self.asked(target))
-        embedded, norms = seen[:, :-1], seen[:, -1]
+        embedded, losses = seen[:, :-1], seen[:, -1]
         drawn = knowledge.rng("nasr clusters").permutation(len(candidates))[:_CLUSTERED]
         rows = by_content(candidates)[drawn]
         inside = two_clusters(embedded[rows], 1 / EMBEDDING)
         if not inside.any():
             raise NotApplicableError("needs records that fall into two clusters")
-        if norms[rows][inside].mean() > norms[rows][~inside].mean():
+        if np.median(losses[rows][inside]) > np.median(losses[rows][~inside]):
             inside = ~inside
         near, far = (embedded[rows][cluster].mean(axis=0) for cluster in (inside, ~inside))
         return np.asarray(

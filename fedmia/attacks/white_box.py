@@ -33,8 +33,8 @@ Features = dict[str, Tensor]
 Step = tuple[int, int | None]
 """A round and a client's column, as ``Signals.model`` takes them."""
 
-NORM = 4
-"""The gradient norm's place in the summary."""
+LOG_LOSS = 0
+"""The logarithm of the loss's place in the summary."""
 
 _CHUNK = 128
 _CHUNK_DENSE = 512  # a dense layer is used at one position
@@ -51,8 +51,9 @@ def watch(signals: Signals, records: Examples, steps: Sequence[Step], layers: in
     """
     x, y = torch.tensor(records.x), torch.tensor(records.y)
     rounds: list[Features] = []
+    model: nn.Module | None = None
     for t, k in steps:
-        model = signals.model(t, k)
+        model = signals.model(t, k, model)
         last = [m for m in model.modules() if _known(m)][: -layers - 1 : -1]
         if len(last) < layers:
             raise NotApplicableError(

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss, relu
 
 from fedmia.attacks.networks import Standardise, seeded, train
-from fedmia.attacks.white_box import NORM, Features, take
+from fedmia.attacks.white_box import LOG_LOSS, Features, take
 
 EMBEDDING = 4
 """The width of the unsupervised attack's embedding."""
@@ -92,9 +92,9 @@ class Encoder(nn.Module):
 
 
 class Embedding(nn.Module):
-    """An encoder's embedding, with variance 1 on features like those given, and a norm.
+    """An encoder's embedding, with variance 1 on features like those given, and a loss.
 
-    The norm is the logarithm of the gradient's, averaged over rounds.
+    The loss is its logarithm, averaged over rounds.
     """
 
     def __init__(self, encoder: nn.Module, features: Features) -> None:
@@ -104,9 +104,9 @@ class Embedding(nn.Module):
             self.standardise = Standardise(encoder(features))
 
     def forward(self, features: Features) -> Tensor:
-        """Return (n, 4 + 1), the norm last."""
-        norm = features["summary"][..., NORM].mean(1, keepdim=True)
-        return torch.cat([self.standardise(self.encoder(features)), norm], 1)
+        """Return (n, 4 + 1), the loss last."""
+        loss = features["summary"][..., LOG_LOSS].mean(1, keepdim=True)
+        return torch.cat([self.standardise(self.encoder(features)), loss], 1)
 
 
 def classifier(

@@ -4,7 +4,8 @@ Each bound is a pure function that names its theorem, beside its ceiling: what a
 error would prove with as many trials.
 """
 
-from fedmia.audit.blind import label_prior, raw_features, untrained
+from fedmia.audit.blind import label_prior, label_prior_in_turn, raw_features, untrained
+from fedmia.audit.coins import epsilon_one_run_from_coins
 from fedmia.audit.gdp import (
     delta_of_epsilon,
     epsilon_of_mu,
@@ -42,8 +43,10 @@ __all__ = [
     "epsilon_of_gaussians",
     "epsilon_of_mu",
     "epsilon_one_run_from_attacks",
+    "epsilon_one_run_from_coins",
     "gaussian_epsilon_lower_bound",
     "label_prior",
+    "label_prior_in_turn",
     "matched_pairs",
     "max_cosines",
     "mu_ceiling",

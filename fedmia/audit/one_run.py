@@ -11,7 +11,8 @@ and every ε at which the right-hand side stays below 1 − confidence is exclud
 depend on each other in any way; the coins may not.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -45,6 +46,7 @@ def one_run_p_value(
     return float(min(1.0, beta + 2 * m * delta * alpha))
 
 
+@lru_cache(maxsize=4096)  # the rounds of a run ask the same again and again
 def one_run_epsilon(
     num_canaries: int, num_guesses: int, num_correct: int, delta: float, confidence: float
 ) -> float:
@@ -192,12 +194,27 @@ def epsilon_one_run_from_attacks(
         return 0.0, 0.0
     each = 1 - (1 - confidence) / (len(scores_by_attack) * len(shares))
     guesses = [max(1, round(share * m)) for share in shares]
-    bounds = [0.0]
+    found: set[tuple[int, int]] = set()
     for scores in scores_by_attack.values():
         s = np.asarray(scores, dtype=np.float64)
         right = _ordered_guesses(s[row, inside] - s[row, outside], rng)
-        bounds += [one_run_epsilon(m, r, int(right[:r].sum()), delta, each) for r in guesses]
-    return max(bounds), max(one_run_ceiling(m, r, delta, each) for r in guesses)
+        found |= {(r, int(right[:r].sum())) for r in guesses}
+    bound = largest_bound(m, found, delta, each)
+    return bound, largest_bound(m, [(r, r) for r in guesses], delta, each)
+
+
+def largest_bound(
+    num_canaries: int, found: Iterable[tuple[int, int]], delta: float, confidence: float
+) -> float:
+    """Return the largest :func:`one_run_epsilon` of several pairs (guesses, right ones).
+
+    One p-value decides whether a pair proves more than the best so far; only then is it solved.
+    """
+    best = 0.0
+    for guesses, right in sorted(found, key=lambda pair: -pair[1]):
+        if one_run_p_value(best, delta, num_canaries, guesses, right) < 1 - confidence:
+            best = one_run_epsilon(num_canaries, guesses, right, delta, confidence)
+    return best
 
 
 def _ordered_guesses(difference: Floats, rng: np.random.Generator) -> Ints:

@@ -16,7 +16,7 @@ from scipy.special import betainc, betaincinv
 
 from fedmia.audit.normal import Normal, epsilon_of_gaussians, fit_normal, normality
 from fedmia.audit.rates import check_levels, upper_rate
-from fedmia.metrics import Floats
+from fedmia.metrics import Floats, Ints
 
 _TINY = np.finfo(np.float64).tiny
 
@@ -90,11 +90,12 @@ def one_shot_lower_bound(
     """Return a lower bound on ε from final cosines that assumes no law of the canaries seen.
 
     ε ≥ max{ln((1 − δ − FNR)/FPR), ln((1 − δ − FPR)/FNR)} at a threshold that a random half of the
-    canaries chooses. Its FPR is known, not counted: with t the threshold, cos² of a fresh direction
-    is Beta(½, (d − 1)/2), so that FPR = ½ I_{1−t²}((d − 1)/2, ½). The number of trials therefore
-    sets no ceiling on the side of false positives. The FNR is bounded from above on the other half,
-    as if canaries were independent trials: in one run they share its noise, which matters little
-    as long as k ≪ d.
+    canaries chooses: the best one if in the other half as many are missed as in 99 of 100 cases
+    at most (:func:`_feared`). Its FPR is known, not counted: with t the threshold, cos² of a fresh
+    direction is Beta(½, (d − 1)/2), so that FPR = ½ I_{1−t²}((d − 1)/2, ½). The number of trials
+    therefore sets no ceiling on the side of false positives. The FNR is bounded from above on the
+    other half, as if canaries were independent trials: in one run they share its noise, which
+    matters little as long as k ≪ d.
 
     Parameters
     ----------
@@ -125,19 +126,31 @@ def one_shot_lower_bound(
     order = rng.permutation(s)
     fit, counted = order[: s.size // 2], order[s.size // 2 :]
 
-    def bound(thresholds: Floats, trials: Floats) -> Floats:
-        misses = (trials < thresholds[:, None]).sum(axis=1)
-        fnr = upper_rate(misses, trials.size, confidence)
+    def bound(thresholds: Floats, misses: Floats) -> Floats:
+        fnr = upper_rate(misses, counted.size, confidence)
         if jeffreys:
-            certain = betaincinv(misses + 0.5, trials.size - misses + 0.5, confidence)
-            fnr = np.where(misses < trials.size, certain, 1.0)
+            certain = betaincinv(misses + 0.5, counted.size - misses + 0.5, confidence)
+            fnr = np.where(misses < counted.size, certain, 1.0)
         tail = betainc((dimension - 1) / 2, 0.5, 1 - thresholds**2) / 2
         fpr = np.maximum(np.where(thresholds < 0, 1 - tail, tail), _TINY)
         odds = np.maximum((1 - delta - fnr) / fpr, (1 - delta - fpr) / fnr)
         return np.log(np.maximum(odds, 1.0))
 
-    chosen = fit[np.argmax(bound(fit, fit))]
-    return float(bound(np.array([chosen]), counted)[0])
+    below = (fit < fit[:, None]).sum(axis=1)
+    chosen = fit[np.argmax(bound(fit, _feared(below, fit.size, counted.size)))]
+    missed = np.array([float((counted < chosen).sum())])
+    return float(bound(np.array([chosen]), missed)[0])
+
+
+def _feared(misses: Ints, trials: int, more: int) -> Floats:
+    """Return the misses among ``more`` trials that are exceeded in one case of a hundred.
+
+    By a normal approximation to the beta-binomial law that ``misses`` (t,) of ``trials`` and
+    Jeffreys' prior predict: the bound falls off a cliff where all are missed.
+    """
+    rate = (misses + 0.5) / (trials + 1)
+    spread = np.sqrt(more * rate * (1 - rate) * (trials + 1 + more) / (trials + 2))
+    return np.clip(np.ceil(more * rate + 2.3263 * spread), 0, more)
 
 
 def _estimate(seen: ArrayLike, null: Normal, delta: float) -> OneShot:

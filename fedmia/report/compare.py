@@ -1,15 +1,15 @@
 """Several runs side by side: what was varied as columns, seeds pooled into rows."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-from fedmia.report.lines import Line, firsts_of, line_of, ordered, settings_of
+from fedmia.report.groups import Seed, good, group, mean
+from fedmia.report.lines import Line, firsts_of, ordered, settings_of
 from fedmia.report.pooling import Pooled, difference, pool, read_scores
+from fedmia.report.tradeoff import NOTHING, Claimed, Point, claimed, point
 from fedmia.report.wording import DASH, covers_chance, measured, table_fpr
-from fedmia.results import Outcome, Result
+from fedmia.results import Result
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Row:
     confounded: bool  # some run has a baseline whose interval does not cover 0.5
     missing: int  # seeds that were not measured
     problems: tuple[str, ...]  # and why, each reason once
+    claim: Claimed = NOTHING  # of ε
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,7 @@ class Comparison:
     fpr: str
     rows: tuple[Row, ...]
     differences: tuple[Difference, ...] = ()
-
-
-class Seed(NamedTuple):
-    """What one run says about one attack; ``folder`` may hold its scores."""
-
-    run: Result
-    outcome: Outcome
-    folder: Path | None
+    tradeoff: tuple[Point, ...] = ()  # where the rows differ in the ε that is claimed
 
 
 def compare(runs: Iterable[Result], folders: Sequence[Path] | None = None) -> Comparison:
@@ -71,18 +65,10 @@ def compare(runs: Iterable[Result], folders: Sequence[Path] | None = None) -> Co
     ``folders`` are the runs' directories, in the same order: scores that are kept there give
     intervals over seeds and records instead of over seeds alone.
     """
-    groups: dict[Line, dict[int, Seed]] = {}
-    every: list[Outcome] = []
     listed = list(runs)
-    places: Sequence[Path | None] = [None] * len(listed) if folders is None else folders
-    paired = zip(listed, places, strict=True)
-    for result, folder in sorted(paired, key=lambda pair: pair[0]["created"]):
-        every += result["attacks"]
-        for outcome in result["attacks"]:
-            group = groups.setdefault(line_of(result, outcome), {})
-            group[result["seed"]] = Seed(result, outcome, folder)
+    groups = group(listed, folders)
     settings = settings_of(groups)
-    fpr = table_fpr(every)
+    fpr = table_fpr([outcome for result in listed for outcome in result["attacks"]])
     named = {
         line: tuple(dict(line.run + line.own).get(setting, DASH) for setting in settings)
         for line in groups
@@ -94,39 +80,47 @@ def compare(runs: Iterable[Result], folders: Sequence[Path] | None = None) -> Co
         for line in lines
         if firsts[line] != line
     ]
+    rows = tuple(_row(named[line], *line[:2], groups[line], fpr) for line in lines)
+    differing = len({row.claim.shown for row in rows if row.auc}) > 1
     return Comparison(
         settings,
         fpr,
-        tuple(_row(named[line], *line[:2], groups[line], fpr) for line in lines),
+        rows,
         tuple(entry for entry in found if entry is not None),
+        tuple(
+            point(row.settings, row.attack, row.vantage, row.auc, row.claim, groups[line], fpr)
+            for row, line in zip(rows, lines, strict=True)
+            if row.auc and differing
+        ),
     )
 
 
 def _row(
     settings: tuple[str, ...], attack: str, vantage: str, seeds: Mapping[int, Seed], fpr: str
 ) -> Row:
-    good = [(seed, one) for seed in seeds.values() for one in measured([seed.outcome])]
-    blind = [measured(seed.run["baselines"]) for seed, _ in good]
+    known = good(seeds.values())
+    blind = [measured(seed.run["baselines"]) for seed, _ in known]
     problems = dict.fromkeys(
         s.outcome["reason"] for s in seeds.values() if s.outcome["status"] != "ok"
     )
     auc = None
-    if good:
-        scores = [read_scores(seed.folder, attack) for seed, _ in good]
-        auc = pool([one["auc"] for _, one in good], good[0][1]["auc_ci"], scores)
+    if known:
+        scores = [read_scores(seed.folder, attack) for seed, _ in known]
+        auc = pool([one["auc"] for _, one in known], known[0][1]["auc_ci"], scores)
     return Row(
         settings=settings,
         attack=attack,
         vantage=vantage,
-        seeds=tuple(sorted(seed.run["seed"] for seed, _ in good)),
+        seeds=tuple(sorted(seed.run["seed"] for seed, _ in known)),
         auc=auc,
-        tpr=_mean([one["tpr_at_fpr"].get(fpr) for _, one in good]),
-        balanced_accuracy=_mean([one["balanced_accuracy"] for _, one in good]),
-        test_accuracy=_mean([seed.run["utility"]["test_accuracy"] for seed, _ in good]),
-        blind_auc=_mean([max((b["auc"] for b in group), default=None) for group in blind]),
-        confounded=any(not covers_chance(baseline) for group in blind for baseline in group),
-        missing=len(seeds) - len(good),
+        tpr=mean([one["tpr_at_fpr"].get(fpr) for _, one in known]),
+        balanced_accuracy=mean([one["balanced_accuracy"] for _, one in known]),
+        test_accuracy=mean([seed.run["utility"]["test_accuracy"] for seed, _ in known]),
+        blind_auc=mean([max((b["auc"] for b in rows), default=None) for rows in blind]),
+        confounded=any(not covers_chance(baseline) for rows in blind for baseline in rows),
+        missing=len(seeds) - len(known),
         problems=tuple(problems),
+        claim=claimed([seed.run for seed, _ in known]),
     )
 
 
@@ -169,8 +163,3 @@ def _figures(seeds: Mapping[int, Seed], fpr: str) -> dict[int, tuple[float, floa
         for seed, entry in seeds.items()
         for one in measured([entry.outcome])
     }
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return math.fsum(known) / len(known) if known and len(known) == len(values) else None

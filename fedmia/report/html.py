@@ -7,7 +7,7 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
-from fedmia.report import page, plots, wording
+from fedmia.report import claims, epsilons, page, page_privacy, plots, tradeoff, wording
 from fedmia.report.compare import Comparison, compare
 from fedmia.report.lines import NOT_COMPARED, flatten
 from fedmia.report.style import STYLE
@@ -20,6 +20,7 @@ from fedmia.report.table import (
     difference_rows,
     unmeasured,
 )
+from fedmia.report.tradeoff_figure import figure as tradeoff_figure
 from fedmia.results import Measured, Result, TargetPopulation
 
 MARKS = {"pass": "✓", "warn": "!", "fail": "✗", "info": "·"}
@@ -52,6 +53,7 @@ def _render_run(run: Result) -> str:
         attack for attack in attacks if attack.get("achieved_fpr", {}).get(NOMINAL) is not None
     ]
     setup = wording.setup(run["config"])
+    planted = run["privacy"].get("canary_clients")
     return _fill(
         "run",
         title=f"fedmia: {', '.join([*setup, 'seed ' + str(run['seed'])])}",
@@ -59,6 +61,12 @@ def _render_run(run: Result) -> str:
         headline=wording.headline(run),
         setup=setup,
         warnings=wording.warnings(run),
+        notes=claims.told_apart(run),
+        claims=claims.table(run),
+        covering=claims.covering(run),
+        covered=claims.line(run),
+        canaries=claims.canaries(planted) if planted else [],
+        epsilons=_svg(epsilons.figure(run)),
         best=wording.strongest(run),
         fpr=wording.table_fpr(run["attacks"]),
         fprs=fprs,
@@ -102,7 +110,14 @@ def _render_comparison(runs: Sequence[Result], comparison: Comparison) -> str:
         headline=f"{len(runs)} runs, {len(seeds)} seeds; varied: {varied}.",
         span=f"{created[0]} to {created[-1]}" if created else "",
         comparison=comparison,
-        rows=[comparison_cells(row) for row in comparison.rows if row.auc],
+        rows=[
+            comparison_cells(row) + ([row.claim.shown] if comparison.tradeoff else [])
+            for row in comparison.rows
+            if row.auc
+        ],
+        tradeoff=tradeoff.cells(comparison.tradeoff) if comparison.tradeoff else [],
+        tradeoff_figure=_svg(tradeoff_figure(comparison.tradeoff, comparison.fpr)),
+        uncovered=tradeoff.UNCOVERED,
         differences=difference_rows(comparison),
         first=compared_with(comparison),
         paired=PAIRED,
@@ -155,6 +170,8 @@ def _fill(template: str, **context: Any) -> str:
         "outcomes": page.OUTCOMES,
         "run": page.RUN,
         "comparison": page.COMPARISON,
+        "claims": page_privacy.CLAIMS,
+        "tradeoff": page_privacy.TRADEOFF,
     }
     environment = jinja2.Environment(
         loader=jinja2.DictLoader(templates),

@@ -79,7 +79,7 @@ RUN = """{% extends "base" %}
 {% if run.privacy.epsilon_claimed is not none %}
  · claimed {{ run.privacy.epsilon_claimed | number(2) }}{% endif %}</small></dd></div>
 </dl>
-{% if run.notes %}<ul>{% for note in run.notes %}<li>{{ note }}</li>{% endfor %}</ul>{% endif %}
+{% if notes %}<ul>{% for note in notes %}<li>{{ note }}</li>{% endfor %}</ul>{% endif %}
 
 {% if run.get("guards") %}
 <h2>Guards</h2>
@@ -87,6 +87,8 @@ RUN = """{% extends "base" %}
 <li class="{{ guard.status }}"><b>{{ marks[guard.status] }} {{ guard.status }}</b>
 <span><strong>{{ guard.name }}</strong>: {{ guard.detail }}</span></li>{% endfor %}</ul>
 {% endif %}
+
+{% include "claims" %}
 
 <h2>Attacks</h2>
 {{ outcomes(run.attacks, "attack", fprs) }}
@@ -234,7 +236,8 @@ COMPARISON = """{% extends "base" %}
 <thead><tr>{% for setting in comparison.settings %}<th>{{ setting }}</th>{% endfor %}
 <th>attack</th><th>vantage</th><th class="n">seeds</th><th class="n">AUC [low, high]</th>
 <th class="n">{{ comparison.fpr | tpr_label }}</th><th class="n">balanced acc.</th>
-<th class="n">test acc.</th><th class="n">blind AUC</th></tr></thead>
+<th class="n">test acc.</th><th class="n">blind AUC</th>
+{% if tradeoff %}<th class="n">ε claimed</th>{% endif %}</tr></thead>
 <tbody>
 {% for cells in rows %}<tr>
 {% for cell in cells %}<td{% if loop.index > text_columns %} class="n"{% endif %}>{{ cell }}</td>
@@ -264,16 +267,20 @@ COMPARISON = """{% extends "base" %}
 <figure>{{ forest }}<figcaption>AUC with its interval. Orange: confounded.</figcaption></figure>
 {% endif %}
 
+{% include "tradeoff" %}
+
 <h2>Runs</h2>
 <div class="scroll"><table>
 <thead><tr><th>key</th><th class="n">seed</th><th>created</th><th>status</th>
-<th class="n">test acc.</th><th class="n">ε at least</th><th class="n">ceiling</th></tr></thead>
+<th class="n">test acc.</th><th class="n">ε at least</th><th class="n">ceiling</th>
+<th class="n">ε claimed</th></tr></thead>
 <tbody>{% for run in runs %}<tr class="{{ run.status }}"><td><code>{{ run.key }}</code></td>
 <td class="n">{{ run.seed }}</td><td>{{ run.created }}</td>
 <td>{{ run.status }}{% if run.reason %}: {{ run.reason }}{% endif %}</td>
 <td class="n">{{ run.utility.test_accuracy | number }}</td>
 <td class="n">{{ run.privacy.epsilon_lower_bound | number(2) }}</td>
-<td class="n">{{ run.privacy.epsilon_ceiling | number(2) }}</td></tr>{% endfor %}</tbody>
+<td class="n">{{ run.privacy.epsilon_ceiling | number(2) }}</td>
+<td class="n">{{ run.privacy.epsilon_claimed | number(2) }}</td></tr>{% endfor %}</tbody>
 </table></div>
 
 <h2>Configuration shared by all runs</h2>

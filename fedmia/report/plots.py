@@ -60,15 +60,15 @@ def roc(result: Result) -> str | None:
         for index, attack in enumerate(shown):
             fpr, tpr = visible_roc(attack["roc"]["fpr"], attack["roc"]["tpr"], floor)
             label = f"{shorten(attack['name'], 30)} ({number(attack['auc'])})"
-            axes.plot(fpr, tpr, drawstyle="steps-post", label=label, **_stroke(index))
+            axes.plot(fpr, tpr, drawstyle="steps-post", label=label, **stroke(index))
         axes.set(xscale="log", yscale="log", xlim=(floor, 1), ylim=(floor, 1))
         axes.set(xlabel="false-positive rate", ylabel="true-positive rate")
-        axes.xaxis.set_major_formatter(_percent)
-        axes.yaxis.set_major_formatter(_percent)
+        axes.xaxis.set_major_formatter(as_percent)
+        axes.yaxis.set_major_formatter(as_percent)
         axes.legend(title="attack (AUC)", loc="lower right")
 
     names = ", ".join(attack["name"] for attack in shown)
-    return _svg("roc", (4.7, 4.2), f"ROC curves on log-log axes: {names}", draw)
+    return svg("roc", (4.7, 4.2), f"ROC curves on log-log axes: {names}", draw)
 
 
 def histogram(attack: Measured) -> str:
@@ -105,7 +105,7 @@ def per_round(result: Result) -> str | None:
             panels[0].axhline(0.5, color=GREY, linewidth=1, linestyle="dashed")
             for index, attack in enumerate(followed):
                 points = [(p["round"], _nan(p["auc"])) for p in attack["auc_per_round"] or ()]
-                panels[0].plot(*_thin(points), label=shorten(attack["name"], 30), **_stroke(index))
+                panels[0].plot(*_thin(points), label=shorten(attack["name"], 30), **stroke(index))
             panels[0].set(ylabel="AUC")
             figure.legend(loc="outside lower center", ncols=2, fontsize=8)
         if accuracy:
@@ -116,7 +116,7 @@ def per_round(result: Result) -> str | None:
         panels[-1].xaxis.get_major_locator().set_params(integer=True)
 
     height = 1.75 * (bool(followed) + bool(accuracy)) + 0.7 + 0.09 * len(followed)
-    return _svg("rounds", (4.7, height), "AUC and test accuracy by round", draw)
+    return svg("rounds", (4.7, height), "AUC and test accuracy by round", draw)
 
 
 def forest(comparison: Comparison, names: Sequence[str]) -> str | None:
@@ -134,7 +134,7 @@ def forest(comparison: Comparison, names: Sequence[str]) -> str | None:
         axes.set(xlabel="AUC", ylim=(len(rows) - 0.5, -0.5))
         axes.grid(visible=False, axis="y")
 
-    return _svg("forest", (6.4, 0.8 + 0.26 * len(rows)), "AUC of every row with its interval", draw)
+    return svg("forest", (6.4, 0.8 + 0.26 * len(rows)), "AUC of every row with its interval", draw)
 
 
 def curves(result: Result) -> list[Measured]:
@@ -163,7 +163,7 @@ def shorten(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def _svg(name: str, size: tuple[float, float], label: str, draw: Callable[["Figure"], None]) -> str:
+def svg(name: str, size: tuple[float, float], label: str, draw: Callable[["Figure"], None]) -> str:
     """Return what ``draw`` puts on a figure of ``size`` inches, described by ``label``."""
     # Imported here: a terminal table must not wait for matplotlib.
     import matplotlib as mpl
@@ -181,14 +181,16 @@ def _svg(name: str, size: tuple[float, float], label: str, draw: Callable[["Figu
     return body.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1)
 
 
-def _stroke(index: int) -> dict[str, Any]:
+def stroke(index: int) -> dict[str, Any]:
+    """Return the colour and the line style of one of several curves."""
     return {
         "color": COLOURS[index % len(COLOURS)],
         "linestyle": STYLES[index // len(COLOURS) % len(STYLES)],
     }
 
 
-def _percent(value: float, _: object) -> str:
+def as_percent(value: float, _: object) -> str:
+    """Return the label of a tick that is a share."""
     return f"{value * 100:g}%"
 
 

@@ -47,6 +47,7 @@ def pool(
     own: Sequence[float],
     scores: Sequence[Run | None] = (),
     floor: float = 0.0,
+    fpr: float | None = None,
 ) -> Pooled:
     """Return the mean of one value a seed.
 
@@ -57,9 +58,11 @@ def pool(
     own
         The interval of the run if it is alone.
     scores
-        Of each seed, where ``values`` are AUCs; used if none is missing.
+        Of each seed, where ``values`` are AUCs, or TPRs at ``fpr``; used if none is missing.
     floor
         The smallest possible value.
+    fpr
+        The false-positive rate at which ``values`` are TPRs.
     """
     mean = math.fsum(values) / len(values)
     if len(values) == 1:
@@ -69,7 +72,7 @@ def pool(
     kept = [run for run in scores if run is not None]
     if len(kept) == len(values):
         rng = generator(0, "pooled seeds")
-        return _bootstrap(*hierarchical_interval(kept, area, CONFIDENCE, DRAWS, rng))
+        return _bootstrap(*hierarchical_interval(kept, _statistic(fpr), CONFIDENCE, DRAWS, rng))
     # Imported here: a table of single runs must not wait for scipy.
     from scipy import stats
 
@@ -101,10 +104,13 @@ def difference(
         if mine and its and np.array_equal(mine.owner, its.owner):
             a[seed], b[seed] = mine, its
     if len(seeds) >= ENOUGH and len(a) == len(seeds):
-        statistic: Statistic = area if fpr is None else Rate(fpr)
         rng = generator(0, "paired seeds")
-        return _bootstrap(*paired_difference(a, b, statistic, CONFIDENCE, DRAWS, rng))
+        return _bootstrap(*paired_difference(a, b, _statistic(fpr), CONFIDENCE, DRAWS, rng))
     return pool(values, values * 2, floor=-1.0)
+
+
+def _statistic(fpr: float | None) -> Statistic:
+    return area if fpr is None else Rate(fpr)
 
 
 def _bootstrap(mean: float, low: float, high: float) -> Pooled:

@@ -7,9 +7,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from fedmia.report import wording
+from fedmia.report import claims, wording
 from fedmia.report.compare import Comparison, Difference, Row, compare
 from fedmia.report.pooling import CONFIDENCE, ENOUGH, Pooled
+from fedmia.report.tradeoff import UNCOVERED
 from fedmia.results import Outcome, Result
 
 SPREAD = (
@@ -32,12 +33,17 @@ def baseline_table(result: Result) -> Table:
 
 
 def summary(result: Result) -> Group:
-    """Return utility, populations, ε with its ceiling, notes, faults and warnings, a line each."""
+    """Return utility, populations, ε proved and claimed, notes, faults and warnings by line."""
+    said = wording.summary(result)
+    if (claimed := claims.line(result)) is not None:
+        said.insert(1 + [what for what, _ in said].index("privacy"), ("ε claimed", claimed))
     lines = [
-        Text.assemble((f"{what:<11}", "bold" if what != "fault" else "bold red"), value)
-        for what, value in wording.summary(result)
+        Text.assemble((f"{what:<10} ", "bold" if what != "fault" else "bold red"), value)
+        for what, value in said
     ]
     lines += [Text(f"warning    {line}", style="yellow") for line in wording.warnings(result)]
+    if alarm := result["privacy"].get("alarm"):
+        lines.append(Text(f"alarm      {alarm}", style="bold red"))
     if result["status"] == "failed":
         lines.append(Text(f"failed     {result['reason']}", style="bold red"))
     return Group(*lines)
@@ -52,6 +58,8 @@ def comparison_table(runs: Iterable[Result] | Comparison) -> Table:
         notes.append(f"vantage: {next(iter(vantages))}")
     if any(row.confounded for row in comparison.rows):
         notes.append(CONFOUNDED)
+    if any(p.claim.epsilon is not None and not p.claim.covers for p in comparison.tradeoff):
+        notes.append(f"ε claimed, {UNCOVERED}")
     table = _comparison_frame(
         "Comparison",
         comparison,
@@ -60,6 +68,8 @@ def comparison_table(runs: Iterable[Result] | Comparison) -> Table:
     if len(vantages) > 1:
         table.add_column("vantage", overflow="fold")
     table.add_column("seeds", justify="right")
+    if comparison.tradeoff:
+        table.add_column("ε\nclaimed", justify="right", no_wrap=True)
     table.add_column(Text("AUC [low, high]"), justify="right", no_wrap=True)
     rate = wording.tpr_label(comparison.fpr).replace("@", "\n@", 1)
     for heading in (rate, "bal.\nacc.", "test\nacc.", "blind\nAUC"):
@@ -69,6 +79,8 @@ def comparison_table(runs: Iterable[Result] | Comparison) -> Table:
         if row.auc is None:
             continue
         cells = comparison_cells(row)
+        if comparison.tradeoff:
+            cells.insert(place + 2, row.claim.shown)
         if len(vantages) == 1:
             del cells[place]
         table.add_row(*map(Text, cells))

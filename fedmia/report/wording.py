@@ -219,12 +219,9 @@ def summary(result: Result) -> list[tuple[str, str]]:
         ),
         ("privacy", epsilon(result)),
     ]
-    if privacy["epsilon_claimed"] is not None:
-        claim = f"ε = {number(privacy['epsilon_claimed'], 2)} at δ = {privacy['delta'] or 0:g}"
-        lines.append(("claimed", claim))
     if (counted := guards(result)) is not None:
         lines.append(("guards", counted))
-    lines += [("note", note) for note in result["notes"]]
+    lines += [("note", note) for note in result["notes"] if note != privacy.get("alarm")]
     lines += [("fault", fault) for fault in faults(result)]
     return lines
 

@@ -29,6 +29,8 @@ class Noise:
         With how many honest clients the sum has its full noise. It is opened only if so many
         survive beside all who may collude. ``None`` takes those that are left of the fewest the
         masks open for (:attr:`fedmia.secagg.protocol.Protocol.honest_shares`).
+    delta
+        δ at which ε is stated.
     """
 
     mechanism: str = NONE
@@ -36,6 +38,7 @@ class Noise:
     noise_multiplier: float = 1.0
     bits: int = 24
     min_survivors: int | None = None
+    delta: float = 1e-5
 
     def __post_init__(self) -> None:
         allowed = f"one of {', '.join(_MECHANISMS)}"
@@ -43,6 +46,7 @@ class Noise:
         expect(2 <= self.bits <= 32, "bits", self.bits, "in 2..32")
         few = self.min_survivors
         expect(few is None or few >= 1, "min_survivors", few, "null or at least 1")
+        expect(0 < self.delta < 1, "delta", self.delta, "in (0, 1)")
         if self.mechanism != NONE:
             self.of(max(2, self.min_survivors or 0), self.min_survivors or 1, 1)
 

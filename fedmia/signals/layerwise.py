@@ -27,6 +27,9 @@ _OUTER_BYTES = 4 * 2**20
 _TILE_ROWS = 16
 """Fewer samples at a time are not worth reading the directions for."""
 
+_TILE_MOST, _TILE = 48, (128, 64)
+"""At most so many samples share a reading of so many outputs and inputs of the directions."""
+
 _LARGE_PRODUCT = 2**22
 """Multiplications a sample from which a call for each costs less than unfolding them."""
 
@@ -167,23 +170,15 @@ def _outer(
     _, outputs, positions = delta.shape
     inputs = prod(u["weight"].shape[2:]) if "weight" in u else 0
     rows = max(1, _OUTER_BYTES // (4 * (outputs * inputs + groups * inputs * positions + 1)))
-    tile = outputs
     if rows < _TILE_ROWS and groups == 1:
-        # Read a large weight's directions for many samples at once, a few outputs at a time.
-        rows, tile = _TILE_ROWS, max(1, _OUTER_BYTES // (4 * _TILE_ROWS * inputs))
+        return _outer_of_large(columns, a, delta, u)
     parts = []
     for some, d in zip(torch.split(a, rows), torch.split(delta, rows), strict=True):
         reduced: Reduced = {}
         if inputs:
             c = columns(some).reshape(len(d), groups, -1, positions).mT
-            tiles = [
-                _reduce(piece.reshape(len(d), groups, -1, positions) @ c, directions)
-                for piece, directions in zip(
-                    torch.split(d, tile, 1), torch.split(u["weight"], tile, 1), strict=True
-                )
-            ]
-            squares, dots = zip(*tiles, strict=True)
-            reduced["weight"] = torch.stack(squares).sum(0), torch.stack(dots).sum(0)
+            outer = d.reshape(len(d), groups, -1, positions) @ c
+            reduced["weight"] = _reduce(outer, u["weight"])
         if "bias" in u:
             reduced["bias"] = _reduce(d.sum(2), u["bias"])
         parts.append(reduced)
@@ -191,6 +186,47 @@ def _outer(
         k: (torch.cat([part[k][0] for part in parts]), torch.cat([part[k][1] for part in parts]))
         for k in u
     }
+
+
+def _outer_of_large(
+    columns: Callable[[Tensor], Tensor], a: Tensor, delta: Tensor, u: dict[str, Tensor]
+) -> Reduced:
+    """Do the same for a weight whose directions are too large to be read for a few samples.
+
+    A part of the weight is taken at a time, for as many samples as there are, so that their outer
+    products and the directions stay in the caches.
+    """
+    directions = u["weight"].flatten(2)
+    K, outputs, inputs = directions.shape
+    positions = delta.shape[2]
+    # ‖Σ_p δ_p c_pᵀ‖² = Σ_{p,q} ⟨δ_p, δ_q⟩ ⟨c_p, c_q⟩ takes less where there are few positions.
+    by_pairs = positions**2 * (outputs + inputs) < outputs * inputs
+    parts = []
+    for some in torch.arange(len(a)).tensor_split(-(-len(a) // _TILE_MOST)):
+        rows = slice(int(some[0]), int(some[-1]) + 1)
+        d, c = delta[rows], columns(a[rows])
+        squares, dots = d.new_zeros(len(d)), d.new_zeros(K, len(d))
+        if by_pairs:
+            squares = (_pairs(d) * _pairs(c)).sum((1, 2)).clamp_min(0).to(d.dtype)
+        for i in range(0, outputs if K or not by_pairs else 0, _TILE[0]):
+            for j in range(0, inputs, _TILE[1]):
+                left, right = d[:, i : i + _TILE[0]], c[:, j : j + _TILE[1]]
+                outer = torch.bmm(left, right.mT).flatten(1)
+                part = directions[:, i : i + _TILE[0], j : j + _TILE[1]].flatten(1)
+                dots.addmm_(part, outer.T)
+                if not by_pairs:
+                    squares += torch.linalg.vector_norm(outer, dim=1).square()
+        parts.append((squares, dots.T))
+    reduced = {"weight": (torch.cat([s for s, _ in parts]), torch.cat([d for _, d in parts]))}
+    if "bias" in u:
+        reduced["bias"] = _reduce(delta.sum(2), u["bias"])
+    return reduced
+
+
+def _pairs(values: Tensor) -> Tensor:
+    """Return the inner products of values (n, d, positions) at all pairs of positions, float64."""
+    values = values.double()
+    return values.mT @ values
 
 
 def _normalisation(layer: nn.Module, a: Tensor, delta: Tensor, u: dict[str, Tensor]) -> Reduced:

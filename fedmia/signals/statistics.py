@@ -214,17 +214,18 @@ class Signals:
         row = self._row(t, k)
         return np.asarray(self._rows("logits_local")[row, k])
 
-    def model(self, t: int, k: int | None = None) -> nn.Module:
+    def model(self, t: int, k: int | None = None, into: nn.Module | None = None) -> nn.Module:
         """Return the network under ``w^t``, or column k's ``w_k^t``, in eval mode.
 
-        ``t`` and ``k`` are those of :meth:`logits`. The network is a copy of its own.
+        ``t`` and ``k`` are those of :meth:`logits`. The network is a copy of its own, unless one
+        that was returned before is to take these weights.
 
         Raises
         ------
         ValueError
             If client k sent nothing in that round.
         """
-        return self._passes.sweeps.network(self._row(t, k), k)
+        return self._passes.sweeps.network(self._row(t, k), k, into)
 
     def until(self, rounds: int) -> "Signals":
         """Return the signals as they were after the first ``rounds`` visible rounds.

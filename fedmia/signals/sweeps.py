@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -34,6 +35,9 @@ Measured = Iterator[tuple[slice, Mapping[str, Tensor]]]
 
 _Measure = Callable[[], Measured]
 
+_KEPT_BYTES = 64 * 2**20
+"""Memory for rounds that single networks are asked of, one round at least."""
+
 
 class Sweeps:
     """What is computed of n candidates under the models of T rounds, K nodes and the last model.
@@ -51,6 +55,7 @@ class Sweeps:
     def __init__(self, transcript: Transcript, model: nn.Module, candidates: Examples) -> None:
         self.transcript, self.model = transcript, model
         self.nodes, self.final = transcript.node_ids, transcript.final
+        self._kept: dict[int, Observation] = {}
         self._x = torch.from_numpy(np.array(candidates.x))
         self._y = torch.from_numpy(np.array(candidates.y))
 
@@ -106,13 +111,28 @@ class Sweeps:
             }
         return groups
 
-    def network(self, row: int, column: int | None) -> nn.Module:
-        """Return a copy of the model with the weights of a row, or of a client that was present."""
-        seen = self._round(row)
+    def network(self, row: int, column: int | None, into: nn.Module | None = None) -> nn.Module:
+        """Return a copy of the model with the weights of a row, or of a client that was present.
+
+        ``into`` is a copy made before, which takes these weights.
+        """
+        seen = self._kept_round(row)
         node = None if column is None else self.nodes[column]
-        model = copy.deepcopy(self.model)
+        model = copy.deepcopy(self.model) if into is None else into
         load(model, seen.params, next((u for u in seen.updates if u.node_id == node), None))
         return model
+
+    def _kept_round(self, row: int) -> Observation:
+        """Return a round, from memory where it was asked for lately: all clients' follow it."""
+        if row in self._kept:
+            return self._kept[row]
+        seen = replace(self._round(row), aggregate=None)
+        params = [seen.params, *(u.delta for u in seen.updates)]
+        size = sum(array.nbytes for one in params for array in one.values())
+        while self._kept and (len(self._kept) + 1) * size > _KEPT_BYTES:
+            del self._kept[next(iter(self._kept))]
+        self._kept[row] = seen
+        return seen
 
     def _round(self, row: int) -> Observation:
         """Return what was seen of a round, or the final model as one in which nothing moved."""

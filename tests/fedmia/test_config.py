@@ -1,5 +1,7 @@
+import re
 import sys
 import textwrap
+from functools import cache
 
 import pytest
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -48,6 +50,20 @@ def knobs():
                         )
 
 
+def first_knobs():
+    """One knob of every group."""
+    found = {}
+    for case in knobs():
+        found.setdefault(case.values[0][0].partition("=")[0], case)
+    return list(found.values())
+
+
+@cache
+def composed(*overrides):
+    """Return a configuration that is not to be changed."""
+    return config.compose(overrides)
+
+
 class TestCompose:
     def test_the_default_is_the_documented_one(self):
         default = config.compose()
@@ -62,8 +78,14 @@ class TestCompose:
         assert settings.strategy.min_available_nodes == 5
         assert settings.train.lr == 1
 
-    @pytest.mark.parametrize(("option", "key"), knobs())
+    @pytest.mark.parametrize(("option", "key"), list(knobs()))
     def test_a_word_is_no_value_for_any_knob_that_takes_another(self, option, key):
+        with pytest.raises(ConfigError, match=rf"^{re.escape(key)}=word: expected .*") as caught:
+            config.amend(composed(*option), [f"{key}=word"])
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize(("option", "key"), first_knobs())
+    def test_a_word_is_refused_on_the_command_line_too(self, option, key):
         assert refusal(*option, f"{key}=word").startswith(f"{key}=word: expected ")
 
     def test_the_value_named_is_the_one_refused(self):
@@ -264,3 +286,8 @@ def test_krum_must_be_left_with_a_neighbour(clients, malicious, fits):
             ConfigError, match=r"^strategy\.num_malicious_nodes=2: expected at most"
         ):
             config.compose(overrides)
+
+
+def test_infinity_becomes_a_word_that_json_has():
+    settings = config.compose(["strategy=dp_central", "strategy.epsilon=inf"])
+    assert config.to_dict(settings)["strategy"]["epsilon"] == "inf"

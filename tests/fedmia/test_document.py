@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from fedmia.config import compose
-from fedmia.document import document, guards
+from fedmia.document import delta_against, document, guards, promised
 from fedmia.evaluation import Measured, Targets
 from fedmia.stage import prepare
 
@@ -25,12 +25,12 @@ def stage():
     return prepare(compose(SMALL))
 
 
-def made(stage, scores, blind=(0.4, 0.6)):
+def made(stage, scores, blind=(0.4, 0.6), settled=None, bounds=()):
     owner = stage.candidates.owner
     who = Targets(tuple(range(4)), tuple(range(4)), owner, ())
     row = {"name": "label_prior", "status": "ok", "auc": 0.5, "auc_ci": list(blind)}
-    measured = Measured([], [row], scores, 0.0)
-    return document(stage, measured, who)
+    measured = Measured([], [row], scores, 0.0, bounds=list(bounds))
+    return document(stage, measured, who, settled or {})
 
 
 def perfect(stage):
@@ -86,3 +86,39 @@ def test_an_attack_that_picks_something_says_by_what(stage, monkeypatch):
     guards(stage, made(stage, {}) | UTILITY)
 
     assert given["selects"] == {"picky": "a layer, on shadow clients"}
+
+
+LOCAL = ["client/defenses=[local_dp]", "client.defenses.local_dp.epsilon=2"]
+
+
+def test_what_is_promised_of_an_unfinished_run_counts_every_client_in_every_round():
+    private = prepare(compose([*SMALL, *LOCAL, "num_rounds=20"]))
+    after = {rounds: promised(private, None, rounds)["claims"][0] for rounds in (5, 20)}
+
+    assert after[20]["epsilon"] == pytest.approx(2, abs=2e-3)
+    assert after[5]["epsilon"] < 1.2
+    assert (after[5]["rounds"], after[20]["rounds"]) == (5, 20)
+    assert delta_against(private, {"claims": [after[20]]}) == 1e-5
+
+
+def test_a_bound_beyond_the_claim_raises_the_alarm_and_fails_the_guard():
+    private = prepare(compose([*SMALL, *LOCAL]))
+    settled = {"claims": promised(private, None, 30)["claims"]}
+    curve = [{"round": 30, "epsilon_lower_bound": 1.5, "epsilon_ceiling": 3.0}]
+
+    broken = made(private, perfect(private), settled=settled, bounds=curve)
+
+    privacy = broken["privacy"]
+    assert (
+        privacy["epsilon_lower_bound"]
+        > privacy["epsilon_comparable"]
+        == privacy["epsilon_claimed"]
+        == pytest.approx(2, abs=2e-3)
+    )
+    assert "attacks prove ε ≥" in privacy["alarm"]
+    assert privacy["alarm"] in broken["notes"]
+    last = privacy["per_round"][-1]
+    assert (last["round"], last["epsilon_lower_bound"]) == (30, 1.5)
+    assert last["epsilon_claimed"] == privacy["epsilon_claimed"]
+    found = guards(private, broken | UTILITY)
+    assert "fail" in {g["status"] for g in found if "ε" in g["detail"]}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from fedmia import proved
 from fedmia.attacks.base import Attack, NotApplicableError, View
 from fedmia.attacks.loss_series import LossSeries
 from fedmia.attacks.yeom_loss import YeomLoss
@@ -212,6 +213,36 @@ def test_the_last_point_of_the_curve_is_the_headline(stage, run, vantage):
         assert row["auc_per_round"][-1]["auc"] == row["auc"], row["name"]
 
 
+def test_the_bound_after_the_last_round_is_the_headline_at_the_delta_asked_for(stage, run):
+    view = look(stage, run.transcript)
+    who = targets(stage, view, run.nodes)
+
+    plain, loose = (evaluate(stage, view, who, None, delta=delta) for delta in (0.0, 1e-2))
+
+    for found, delta in ((plain, 0.0), (loose, 1e-2)):
+        assert [entry["round"] for entry in found.bounds] == [1, 2, 3, 4, 5]
+        last = proved.epsilon(stage, found.scores, who.owner, delta)
+        assert (
+            found.bounds[-1]["epsilon_lower_bound"],
+            found.bounds[-1]["epsilon_ceiling"],
+        ) == last
+        assert all(0 <= e["epsilon_lower_bound"] <= e["epsilon_ceiling"] for e in found.bounds)
+    assert loose.bounds[-1]["epsilon_ceiling"] < plain.bounds[-1]["epsilon_ceiling"]
+
+
+def test_an_attack_that_breaks_on_an_earlier_round_is_failed_and_proves_nothing(stage, run):
+    stage = replace(stage, attacks={"brittle": Brittle(), "series": LossSeries()})
+    view = look(stage, run.transcript)
+
+    found = evaluate(stage, view, targets(stage, view, run.nodes), None)
+
+    row = rows(found)["brittle"]
+    assert (row["status"], row["reason"]) == ("failed", "RuntimeError: too early")
+    assert list(found.scores) == ["series"]
+    assert rows(found)["series"]["status"] == "ok"
+    assert None not in {entry["epsilon_lower_bound"] for entry in found.bounds}
+
+
 def test_the_curve_starts_where_every_target_has_taken_part(stage, run, tmp_path):
     who = {1: (0, 1), 2: (0, 1, 2), 3: (0, 1, 2, 3), 4: (1, 2, 3), 5: (0,)}
     transcript = partial(run, tmp_path, who)
@@ -290,6 +321,17 @@ class Failing(Attack):
         if self.how == "gives up":
             raise NotApplicableError("needs luck")
         return np.full(len(candidates), np.nan)
+
+
+@dataclass(frozen=True)
+class Brittle(Attack):
+    needs = frozenset({Capability.GLOBAL_MODEL})
+    reference = "nobody"
+
+    def score(self, view, target, candidates, knowledge):
+        if len(view.signals.rounds) < ROUNDS:
+            raise RuntimeError("too early")
+        return np.zeros(len(candidates))
 
 
 def test_an_attack_that_fails_is_a_row_with_a_reason_and_the_others_go_on(stage, run):

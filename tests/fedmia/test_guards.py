@@ -242,6 +242,12 @@ def test_a_proved_epsilon_above_the_claimed_one_fails():
     assert guards(epsilon_claimed=2.0)["accountant"][1].endswith("attacks prove nothing")
 
 
+def test_a_bound_that_no_claim_is_about_informs_why():
+    said = "no claim covers vantage 'server'"
+    found = guards(epsilon_lower_bound=1.8, unclaimed=said)["accountant"]
+    assert found == ("info", said)
+
+
 def test_attacks_without_numbers_are_not_judged():
     skipped = {"name": "s", "vantage": "server", "status": "not_applicable", "reason": "x"}
     found = guards([skipped])

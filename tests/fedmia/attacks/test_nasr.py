@@ -16,7 +16,7 @@ from fedmia.attacks.white_box_network import Gradient
 from fedmia.errors import ConfigError
 from fedmia.knowledge import ShadowFederation
 from fedmia.metrics import auc
-from fedmia.records import Examples, Observation, Update, difference
+from fedmia.records import Capability, Examples, Observation, Update, difference
 from fedmia.signals import Signals
 from fedmia.training import FlatModel, LocalSGD
 from fedmia.transcript import Transcript, TranscriptWriter
@@ -91,7 +91,7 @@ def test_factors_multiply_to_the_gradients_that_autograd_gives(model, shape):
     records = Examples(rng.normal(size=(7, *shape)).astype(np.float32), rng.integers(4, size=7))
     x, y = torch.tensor(records.x), torch.tensor(records.y)
 
-    seen = watch(SimpleNamespace(model=lambda t, k: model), records, [(0, None)], layers)
+    seen = watch(SimpleNamespace(model=lambda t, k, into: model), records, [(0, None)], layers)
 
     squares = 0
     for i, expected in enumerate(gradients(model, x, y)):
@@ -116,7 +116,7 @@ def test_gradients_stay_apart_where_a_probability_rounds_to_one():
         model.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
     records = Examples(np.array([[30, 0], [40, 0]], np.float32), np.zeros(2, np.int64))
 
-    seen = watch(SimpleNamespace(model=lambda t, k: model), records, [(0, None)], 1)
+    seen = watch(SimpleNamespace(model=lambda t, k, into: model), records, [(0, None)], 1)
 
     # ‖p − e_y‖ = √2 e^{−z}, times ‖h‖ = z
     expected = [np.sqrt(2) * np.exp(-z) * z for z in (30, 40)]
@@ -251,6 +251,28 @@ def test_a_record_that_the_model_fits_better_scores_higher(attack, attacked, sha
     assert scores[better].mean() > scores[~better].mean()
 
 
+def test_clusters_are_told_apart_by_the_loss_where_fitted_records_have_larger_gradients(tmp_path):
+    """Label 0, logits W x: 5 units along one side of W with a gap of 0.3, or 1 with a gap of -1."""
+    model = nn.Linear(2, 2, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[0.06, -1.0], [0.0, 0.0]]))
+    writer = TranscriptWriter(tmp_path, "final_model", [Capability.GLOBAL_MODEL])
+    writer.finish({"weight": model.weight.detach().numpy()})
+    rng = np.random.default_rng(0)
+    centres = np.repeat([[5.0, 0.0], [0.0, 1.0]], 60, axis=0)
+    x = (centres + rng.normal(scale=0.05, size=centres.shape)).astype(np.float32)
+    records = Examples(x, np.zeros(120, np.int64))
+    transcript = Transcript(tmp_path)
+    view = View(transcript, Signals(transcript, model, records, None))
+    norms, losses = view.signals.grad_norm[0], view.signals.loss_global[0]
+    assert norms[:60].min() > norms[60:].max() and losses[:60].max() < losses[60:].min()
+
+    attack = Nasr("none", "global", rounds=1)
+    scores = attack(view, None, records, Knowledge(records[:0], 2))
+
+    assert scores[:60].min() > scores[60:].max()
+
+
 @every_kind
 def test_scores_follow_the_order_of_the_candidates_and_are_the_same_twice(
     attack, attacked, shadows
@@ -324,7 +346,7 @@ def test_the_last_rounds_that_the_target_took_part_in_are_looked_at(tmp_path):
         nodes=away.nodes,
         present=away.view.signals.present,
         rounds_global=(1, 2, 3, None),
-        model=lambda t, k: asked.append((t, k)) or away.view.signals.model(t, k),
+        model=lambda t, k, into: asked.append((t, k)) or away.view.signals.model(t, k, into),
     )
     view, few = View(away.view.transcript, signals), away.candidates[:3]
 

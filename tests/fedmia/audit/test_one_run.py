@@ -14,6 +14,7 @@ from fedmia.audit import (
     one_run_lower_bound,
     one_run_p_value,
 )
+from fedmia.audit.one_run import largest_bound
 
 
 def rng(seed=0):
@@ -238,3 +239,14 @@ def test_scores_that_are_not_finite_are_refused():
         epsilon_one_run_from_attacks({"a": scores}, owner, labels, 0.0, 0.95, rng())
     with pytest.raises(ValueError, match="finite"):
         one_run_lower_bound([np.inf, 0], [True, False], 1, 1, 0.0, 0.95, rng())
+
+
+@pytest.mark.parametrize("delta", [0.0, 1e-5, 1e-2])
+def test_the_largest_of_several_bounds_is_the_maximum_of_all(delta):
+    draws = rng(3)
+    guesses = draws.choice([20, 100, 200], size=60)
+    found = [(int(r), int(draws.binomial(r, 0.7))) for r in guesses]
+    each = [one_run_epsilon(200, r, v, delta, 0.99) for r, v in found]
+    assert largest_bound(200, found, delta, 0.99) == pytest.approx(max(each), abs=1e-8)
+    assert largest_bound(200, [(20, 3)], delta, 0.99) == 0.0
+    assert largest_bound(200, [], delta, 0.99) == 0.0

@@ -3,7 +3,8 @@
 import os
 import signal
 import threading
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,11 @@ def partition(context: Context) -> int:
 class Adding:
     """Adds 1 + its own number to what it gets and counts its messages in ``context.state``.
 
-    ``trouble`` happens to the client of that number: raise, hang, die once, die always.
+    ``troubles`` names, by round, the number of a client and what happens to it: raise, hang, die
+    once, die always.
     """
 
-    trouble: str = ""
-    who: int = 1
+    troubles: Mapping[int, tuple[int, str]] = field(default_factory=dict)
     flag: str = ""
 
     def __call__(self) -> ClientApp:
@@ -32,8 +33,9 @@ class Adding:
         @app.train()
         def train(message: Message, context: Context) -> Message:
             me = partition(context)
-            if me == self.who:
-                self._cause_trouble()
+            who, trouble = self.troubles.get(message.content["config"]["server-round"], (-1, ""))
+            if me == who:
+                self._cause(trouble)
             state = context.state.setdefault("count", ConfigRecord({"n": 0}))
             state["n"] += 1
             (values,) = message.content["arrays"].values()
@@ -49,14 +51,14 @@ class Adding:
 
         return app
 
-    def _cause_trouble(self) -> None:
-        if self.trouble == "raise":
+    def _cause(self, trouble: str) -> None:
+        if trouble == "raise":
             raise ZeroDivisionError("on purpose")
-        if self.trouble == "hang":
+        if trouble == "hang":
             threading.Event().wait()
-        if self.trouble == "die always":
+        if trouble == "die always":
             os._exit(1)
-        if self.trouble == "die once" and not Path(self.flag).exists():
+        if trouble == "die once" and not Path(self.flag).exists():
             Path(self.flag).touch()
             os.kill(os.getpid(), signal.SIGKILL)
 

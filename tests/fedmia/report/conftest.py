@@ -167,3 +167,60 @@ def changed() -> Change:
 @pytest.fixture(scope="session")
 def result(changed: Change) -> Result:
     return changed()
+
+
+@pytest.fixture(scope="session")
+def claim() -> Callable[..., dict[str, Any]]:
+    """Return a maker of a claim, of central noise unless it is changed."""
+
+    def make(epsilon: float | None = 8.0, **fields: Any) -> dict[str, Any]:
+        rounds = [10, 20, 30]
+        return {
+            "part": "strategy",
+            "unit": "client",
+            "neighbours": "add_remove",
+            "epsilon": epsilon,
+            "epsilon_rdp": None if epsilon is None else epsilon + 0.5,
+            "epsilon_replace_one": None if epsilon is None else 2 * epsilon + 1,
+            "delta": 1e-5,
+            "method": "PLD",
+            "rounds": 30,
+            "holds_against": ["aggregate", "participant", "final_model"],
+            "noise": "seeded",
+            "reasons": ["the server is trusted to add noise"],
+            "per_round": [
+                {"round": r, "epsilon_claimed": epsilon and epsilon * r / 30} for r in rounds
+            ],
+        } | fields
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def private(changed: Change, claim: Callable[..., dict[str, Any]]) -> Change:
+    """Return a maker of runs with one claim: ``private(ε, {"seed": 4}, covered=False)``.
+
+    The claim covers vantage ``aggregate``; not ``covered``, the adversary stands at ``server``.
+    """
+
+    def make(
+        epsilon: float | None, changes: dict[str, Any] | None = None, *, covered: bool = True
+    ) -> Result:
+        one = claim(epsilon)
+        vantage = "aggregate" if covered else "server"
+        bounds = {"epsilon_lower_bound": 0.5, "epsilon_ceiling": 4.17}
+        settled = {
+            "privacy.claims": [one],
+            "privacy.epsilon_claimed": epsilon if covered else None,
+            "privacy.epsilon_comparable": one["epsilon_replace_one"] if covered else None,
+            "privacy.per_round": [
+                entry | bounds | ({} if covered else {"epsilon_claimed": None})
+                for entry in one["per_round"]
+            ],
+            "config.observer": {"vantage": vantage},
+            "config.strategy": {"_target_": "strategies.dp.DpCentral", "epsilon": epsilon},
+            **{f"attacks.{i}.vantage": vantage for i in range(5)},
+        }
+        return changed(settled | (changes or {}))
+
+    return make

@@ -281,6 +281,25 @@ def test_large_convolutions_take_other_ways_to_the_same_numbers(monkeypatch, gro
             torch.testing.assert_close(measured, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("pixels", [2, 6], ids=["by pairs of positions", "by outer products"])
+def test_a_large_weight_is_read_in_parts_for_many_samples(monkeypatch, pixels):
+    def build():
+        return nn.Sequential(
+            nn.Conv2d(4, 6, 3, padding=1), nn.Flatten(), nn.Linear(6 * pixels**2, CLASSES)
+        )
+
+    model, x, y, directions = prepared(build, (4, pixels, pixels))
+    expected = one_by_one(model, x, y, directions)
+    monkeypatch.setattr(module, "_OUTER_BYTES", 3000)
+    monkeypatch.setattr(module, "_TILE_MOST", 2)
+    monkeypatch.setattr(module, "_TILE", (4, 7))  # neither divides 6 outputs of 36 inputs evenly
+
+    for measured, wanted in zip(module.layerwise(model, x, y, directions), expected, strict=True):
+        torch.testing.assert_close(measured.double(), wanted.double(), rtol=1e-5, atol=1e-5)
+    norms = module.layerwise(model, x, y, nowhere(model))[1]
+    torch.testing.assert_close(norms.double(), expected[1], rtol=1e-5, atol=1e-5)
+
+
 def test_the_slow_route_is_never_taken_silently(caplog):
     model, x, y, _ = prepared(Branching, (6,))
     with caplog.at_level(logging.INFO):

@@ -1,0 +1,124 @@
+"""Which parts that clip and add noise fit together, beside :mod:`fedmia.composition`.
+
+A part says what it does by attributes of its own:
+
+``adds_noise`` (strategy or mod)
+    Whether it adds noise for which it keeps an account.
+``clip_by`` (strategy)
+    ``clients`` if it relies on a mod that bounds the norm of each update.
+``clips_updates`` (mod)
+    Whether it bounds that norm to ``clip``, in the way that ``clipping`` names.
+``replaces_claims``, ``voids_epsilon`` (mod)
+    Whether its claims stand in for the strategy's; whether no ε can be given because of it.
+``needs_open_updates`` (mod)
+    Whether the server must see what single clients send.
+``check_model`` (mod)
+    Refuses a model that it cannot train.
+"""
+
+from collections.abc import Iterator
+
+from flwr.serverapp.strategy import Strategy
+
+from fedmia.errors import ConfigError, expect
+from fedmia.stack import Stack, wrapped
+
+
+def check(stack: Stack) -> None:
+    """Refuse a stack in which noise would not be what is promised of it.
+
+    Raises
+    ------
+    ConfigError
+        In one line, which part is not allowed and why.
+    """
+    check_state(stack)
+    check_models(stack)
+    check_once(stack)
+    check_hidden(stack)
+    check_bound(stack)
+
+
+def check_state(stack: Stack) -> None:
+    """Refuse integers in the model's state: no norm bounds them and no noise hides them."""
+    parts: list[object] = [part for _, part in wrapped(stack.strategy)]
+    parts += stack.mods.values()
+    private = any(getattr(p, "adds_noise", False) or _clips(p) for p in parts)
+    if stack.model is None or not private:
+        return
+    for name, value in stack.model.state_dict().items():
+        layer, _, buffer = name.rpartition(".")
+        kind = type(stack.model.get_submodule(layer)).__name__
+        allowed = (
+            "a model whose state is all floating under differential privacy; "
+            f"'{layer}' ({kind}) keeps '{buffer}' as {str(value.dtype).removeprefix('torch.')}"
+        )
+        allowed += "; use GroupNorm instead" if "BatchNorm" in kind else ""
+        expect(value.is_floating_point(), "model", type(stack.model).__name__, allowed)
+
+
+def check_models(stack: Stack) -> None:
+    """Ask each mod that trains in its own way whether it can train the model."""
+    for name, mod in stack.mods.items():
+        if stack.model is not None and hasattr(mod, "check_model"):
+            try:
+                mod.check_model(stack.model)
+            except ConfigError as error:
+                raise ConfigError(f"client.defenses.{name}: {error}") from None
+
+
+def check_once(stack: Stack) -> None:
+    """Refuse one noisy strategy in another: the outer one would bound noise, not clients."""
+    noisy = [(key, part) for key, part in _noisy(stack)]
+    for key, part in noisy[1:]:
+        allowed = f"one strategy that adds noise; {type(noisy[0][1]).__name__} does"
+        expect(False, key, type(part).__name__, allowed)
+
+
+def check_hidden(stack: Stack) -> None:
+    """Ask for what noise on a sum takes where the server sees the sum alone."""
+    hidden = str(getattr(stack.strategy, "hides_updates", ""))
+    if not hidden:
+        return
+    for key, part in _noisy(stack):
+        by, drawn = getattr(part, "clip_by", "clients"), getattr(part, "sampling", None)
+        sampling = getattr(drawn, "kind", "all")
+        allowed = f"clients under {hidden}: the server sees no update that it could clip"
+        expect(by == "clients", f"{key}.clip_by", by, allowed)
+        allowed = f"fixed or all under {hidden}: a round of too few would be given up, for all to "
+        expect(sampling != "poisson", f"{key}.sampling", sampling, f"{allowed}see")
+    for name, mod in stack.mods.items():
+        opened = getattr(mod, "needs_open_updates", False)
+        allowed = f"no {name} under {hidden}, which keeps from the server what it has to see"
+        expect(not opened, "client/defenses", f"[{', '.join(stack.mods)}]", allowed)
+
+
+def check_bound(stack: Stack) -> None:
+    """Ask for one mod that bounds updates as the strategy says, with nothing after it."""
+    bounding = {name: mod for name, mod in stack.mods.items() if _clips(mod)}
+    shown = f"[{', '.join(stack.mods)}]"
+    for key, part in _noisy(stack):
+        if getattr(part, "clip_by", "server") != "clients":
+            continue
+        allowed = f"one mod that clips, as clipping: {key}.clip_by=clients relies on it"
+        expect(len(bounding) == 1, "client/defenses", shown, allowed)
+        ((name, mod),) = bounding.items()
+        for setting in ("clip", "clipping"):
+            ours, theirs = getattr(part, setting, None), getattr(mod, setting, None)
+            if theirs is not None:
+                allowed = f"{ours}, as {key}.{setting}"
+                expect(ours == theirs, f"client.defenses.{name}.{setting}", theirs, allowed)
+        outer = list(stack.mods)[: list(stack.mods).index(name)]
+        changing = [o for o in outer if not getattr(stack.mods[o], "needs_strategy", "")]
+        allowed = f"{name} outside of {', '.join(changing)}, which may make clipped updates larger"
+        expect(not changing, "client/defenses", shown, allowed)
+
+
+def _clips(part: object) -> bool:
+    return bool(getattr(part, "clips_updates", False))
+
+
+def _noisy(stack: Stack) -> Iterator[tuple[str, Strategy]]:
+    for key, part in wrapped(stack.strategy):
+        if getattr(part, "adds_noise", False):
+            yield key, part
