@@ -2,8 +2,9 @@
 
 On networks of this size autograd's bookkeeping takes about as long as the arithmetic. Written out,
 a step needs no graph. Per record, with ``z_l = W_l a_l + b_l`` and ``a_{l+1} = max(z_l, 0)``, the
-gradient of the cross-entropy is ``δ_L = softmax(z_L) − e_y``, ``δ_l = 1[a_{l+1} > 0]·W_{l+1}ᵀδ_{l+1}``
-(D. Rumelhart, G. Hinton, R. Williams, Nature 323, 1986).
+gradient of the cross-entropy is ``δ_L = softmax(z_L) − e_y`` and, below,
+``δ_l = 1[a_{l+1} > 0] · W_{l+1}ᵀ δ_{l+1}`` (D. Rumelhart, G. Hinton, R. Williams, Nature 323,
+1986).
 """
 
 from collections.abc import Sequence

@@ -107,9 +107,9 @@ def against(claims: Sequence[PrivacyClaim], vantage: str) -> dict[str, Any]:
 def alarm(privacy: Mapping[str, Any]) -> str | None:
     """Return the line that says which bound exceeds which claim, ``None`` where none does.
 
-    Records are replaced one by another, or canaries added: the bound is held against the claim about
-    replacing one, which is never below that about adding one. Canary clients take part or do not:
-    no claim about clients, under either relation, promises less.
+    Records are replaced one by another, or canaries added: the bound is held against the claim
+    about replacing one, which is never below that about adding one. Canary clients take part or do
+    not: no claim about clients, under either relation, promises less.
     """
     bound, comparable = privacy.get("epsilon_lower_bound"), privacy.get("epsilon_comparable")
     if bound is not None and comparable is not None and bound > comparable:

@@ -1,4 +1,4 @@
-"""Rényi divergences of sampled Gaussian releases, and the ε that follows, as dp-accounting has them.
+"""Rényi divergences of sampled Gaussian releases, and the ε that follows, by dp-accounting.
 
 Poisson's: I. Mironov, K. Talwar, L. Zhang, Rényi Differential Privacy of the Sampled Gaussian
 Mechanism, 2019 (arXiv 1908.10530). Fixed sizes: Y.-X. Wang, B. Balle, S. Kasiviswanathan, AISTATS
