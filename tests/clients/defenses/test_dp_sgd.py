@@ -331,6 +331,6 @@ def test_models_that_would_leak_beside_the_noise_are_caught_at_the_client(layer,
 @pytest.mark.parametrize("tracks", [True, False])
 def test_batch_norm_is_refused_before_training(tracks):
     layers = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(6, track_running_stats=tracks))
-    stack = Stack(FedAvg(), {"dp_sgd": made()}, [20, 20], model=layers)
+    stack = Stack(FedAvg(fraction_evaluate=0.0), {"dp_sgd": made()}, [20, 20], model=layers)
     with pytest.raises(ConfigError, match=r"^.*model=.*BatchNorm.*GroupNorm.*$"):
         composition.check(stack)

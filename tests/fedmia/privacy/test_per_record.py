@@ -169,7 +169,7 @@ LAYERS = {
         "layers",
     ),
     "in place": (
-        lambda: nn.Sequential(nn.Linear(5, 9), nn.ReLU(inplace=True), nn.Linear(9, CLASSES)),
+        lambda: nn.Sequential(nn.Linear(5, 9), nn.ELU(inplace=True), nn.Linear(9, CLASSES)),
         (5,),
         "layers",
     ),
