@@ -1,6 +1,6 @@
-"""A client's round of DP-SGD beside the plain one and beside Opacus' loop, on one thread.
+"""A client's round of DP-SGD beside plain training, a plain torch loop and Opacus', on one thread.
 
-The three follow one another in every repetition; times are the thread's own, which a busy machine
+They follow one another in every repetition; times are the thread's own, which a busy machine
 disturbs less, and ratios are medians over repetitions.
 
     python benchmarks/dp_sgd.py [--models mlp cnn] [--records 20] [--repeats 30]
@@ -67,13 +67,24 @@ def opacus(recipe: LocalSGD, module: nn.Module, x: Tensor, y: Tensor) -> Callabl
     return train
 
 
+def torch_loop(recipe: LocalSGD, module: nn.Module, x: Tensor, y: Tensor) -> None:
+    """Train as anybody would write it."""
+    sgd = torch.optim.SGD(module.parameters(), lr=recipe.lr, momentum=recipe.momentum)
+    for _ in range(recipe.local_epochs):
+        for batch in torch.randperm(len(y)).split(recipe.batch_size):
+            sgd.zero_grad()
+            cross_entropy(module(x[batch]), y[batch]).backward()
+            sgd.step()
+
+
 def ways(name: str, recipe: LocalSGD, n: int) -> dict[str, Callable[[], object]]:
     """Return what trains one client's model for a round, by names."""
     builder, shape = MODELS[name]
-    module = builder(shape, CLASSES)
+    module, ordinary = builder(shape, CLASSES), builder(shape, CLASSES)
     model, x, y = FlatModel(module), torch.rand(n, *shape), torch.randint(CLASSES, (n,))
     return {
         "plain": lambda: recipe.fit(model, x, y, np.random.default_rng(0)),
+        "torch": lambda: torch_loop(recipe, ordinary, x, y),
         "without noise": lambda: private(recipe, model, x, y, 0.0),
         "seeded": lambda: private(recipe, model, x, y, Z),
         "secure": lambda: private(recipe, model, x, y, Z, secure=True),
@@ -103,16 +114,15 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     recipe = LocalSGD(batch_size=arguments.batch_size)
     print("ms a round, and how many times the plain round's")
-    print(
-        f"{'model':10}{'plain':>8}{'without noise':>18}{'seeded':>16}{'secure':>16}{'Opacus':>16}"
-    )
+    columns = ("torch", "without noise", "seeded", "secure", "Opacus")
+    print(f"{'model':10}{'plain':>8}" + "".join(f"{name:>16}" for name in columns))
     for name in arguments.models:
         spent = measure(ways(name, recipe, arguments.records), arguments.repeats)
         plain = np.array(spent["plain"])
         line = f"{name:10}{1000 * np.median(plain):8.1f}"
-        for way, width in (("without noise", 10), ("seeded", 8), ("secure", 8), ("Opacus", 8)):
+        for way in columns:
             ratio = np.median(np.array(spent[way]) / plain)
-            line += f"{1000 * np.median(spent[way]):{width}.1f}{ratio:7.2f}x"
+            line += f"{1000 * np.median(spent[way]):8.1f}{ratio:7.2f}x"
         print(line, flush=True)
 
 

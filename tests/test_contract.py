@@ -139,7 +139,7 @@ def attacked(request, tmp_path_factory):
     asked = [
         item.callspec.params["attack"]
         for item in request.session.items
-        if "attacked" in getattr(item, "fixturenames", ())
+        if item.path == request.path and "attacked" in item.fixturenames
     ]
     overrides = [f"attack=[{','.join(asked)}]", "pool=serial", *SMALL]
     overrides += ["num_rounds=4", "strategy.fraction_train=0.75"]

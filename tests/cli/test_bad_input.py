@@ -145,13 +145,6 @@ def test_an_output_folder_that_cannot_be_written_to_is_refused(run, tmp_path):
     refused(run("output_dir="), tmp_path, "output_dir=: expected a folder")
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("ray_session")
-def test_more_processors_than_there_are_cannot_be_reserved(run, tmp_path):
-    ended = run("pool=ray", "pool.num_cpus=4096", f"output_dir={tmp_path}")
-    refused(ended, tmp_path, "pool.num_cpus=4096, pool.num_gpus=0.0: expected room for 1 actor(s)")
-
-
 def test_attacks_that_do_not_apply_are_rows_where_others_do(run):
     ended = run("attack=all", "observer.vantage=participant")
     assert ended.code == 0, ended.err

@@ -1,6 +1,7 @@
 import shutil
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 import yaml
@@ -51,12 +52,37 @@ def test_a_sweep_runs_every_combination_and_prints_its_own_folder_last(fedmia, r
     assert [folder.name for folder, _ in found] == ["0", "1"]
     assert [result["seed"] for _, result in found] == [0, 1]
     assert found[0][1]["candidates"]["sha256"] != found[1][1]["candidates"]["sha256"]
+    page = (sweep.folder / "comparison.html").resolve()
+    written = page.read_text()
+    assert len(written) > 1000
     report = fedmia("report", sweep.folder)
     assert report.code == 0
-    assert report.folder == (sweep.folder / "comparison.html").resolve()
-    assert report.folder.stat().st_size > 1000
+    assert report.folder == page
+    assert page.read_text() == written
     rows = [line for line in report.out.splitlines() if "yeom_loss " in line]
     assert len(rows) == 1, "runs that differ in their seed alone are pooled"
+    tables = report.out[: report.out.index(str(page))]
+    assert tables in sweep.out, "a sweep ends with what the report says of it"
+    assert sweep.out.index(tables) > sweep.out.index(str(sweep.folder / "1"))
+
+
+def test_a_sweep_that_cannot_be_compared_says_so_and_is_as_good_as_its_runs(run, monkeypatch):
+    def broken(dirs, output=None):
+        raise RuntimeError("no\nluck")
+
+    monkeypatch.setattr("fedmia.cli.compare", broken)
+    sweep = run("-m", "seed=0,1", "attack=yeom_loss", "num_rounds=1")
+    assert sweep.code == 0
+    said = "error: the runs are written, but could not be compared: RuntimeError: no luck"
+    assert said in sweep.err.splitlines()
+    assert len(results.find([sweep.folder])) == 2
+
+
+def test_a_sweep_of_one_run_compares_nothing(run):
+    sweep = run("-m", "seed=0", "attack=yeom_loss", "num_rounds=1")
+    assert sweep.code == 0, sweep.err
+    assert [folder.name for folder, _ in results.find([sweep.folder])] == ["0"]
+    assert not list(sweep.folder.glob("*.html"))
 
 
 def test_a_sweep_with_a_bad_job_runs_none(run, tmp_path):
@@ -97,21 +123,26 @@ def test_overrides_of_an_attack_are_honoured(fedmia, run_dir):
     assert aucs(result)["fedmia_i"] != own["fedmia_i"]
 
 
+@pytest.fixture(scope="module")
+def recorded(run):
+    """A run that was recorded at this vantage; not to be written to."""
+    return cache(lambda vantage: run(f"observer.vantage={vantage}"))
+
+
 @pytest.mark.parametrize("vantage", ["aggregate", "final_model", "participant"])
-def test_a_run_can_be_attacked_from_where_less_is_seen(fedmia, run, run_dir, vantage):
+def test_a_run_can_be_attacked_from_where_less_is_seen(fedmia, recorded, run_dir, vantage):
     again = fedmia("attack", run_dir, f"observer.vantage={vantage}")
     assert again.code == 0, again.err
     rows = results.read(again.folder / "result.json")["attacks"]
     assert {row["vantage"] for row in rows} == {vantage}
-    recorded_there = run(f"observer.vantage={vantage}")
-    theirs = results.read(recorded_there.folder / "result.json")["attacks"]
+    theirs = results.read(recorded(vantage).folder / "result.json")["attacks"]
     assert [(r["name"], r["status"], r.get("auc")) for r in rows] == [
         (r["name"], r["status"], r.get("auc")) for r in theirs
     ]
 
 
-def test_a_run_cannot_be_attacked_from_where_more_is_seen(fedmia, run):
-    ended = run("observer.vantage=final_model", "attack=yeom_loss")
+def test_a_run_cannot_be_attacked_from_where_more_is_seen(fedmia, recorded):
+    ended = recorded("final_model")
     said = one_line(fedmia("attack", ended.folder, "observer.vantage=server"))
     assert said.startswith("observer.vantage=server: expected one that sees no more than 'final")
 

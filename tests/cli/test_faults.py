@@ -131,6 +131,18 @@ class TestTheSameSeed:
         assert_same(ended.folder, finished.folder)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
+def test_more_processors_than_there_are_cannot_be_reserved(run, tmp_path):
+    ended = run("pool=ray", "pool.num_cpus=4096", f"output_dir={tmp_path}")
+    assert ended.code == 2
+    said = "pool.num_cpus=4096, pool.num_gpus=0.0: expected room for 1 actor(s)"
+    assert ended.err.startswith(f"error: {said}")
+    assert ended.err.count("\n") == 1
+    assert ended.out == ""
+    assert not list(tmp_path.rglob("transcript"))
+
+
 def started(folder, *overrides):
     """Start ``fedmia run`` in a process group of its own, as a terminal does."""
     command = [sys.executable, "-m", "fedmia", "run", *SMALL, f"output_dir={folder}", *overrides]

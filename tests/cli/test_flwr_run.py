@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -15,19 +16,6 @@ PROJECT = Path(__file__).parents[2]
 FLWR = str(Path(sys.executable).with_name("flwr"))
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def flwr_home(tmp_path_factory):
-    """A Flower home of its own; whatever Flower leaves running for it is ended afterwards."""
-    home = tmp_path_factory.mktemp("flwr")
-    yield home
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("FLWR_HOME") == str(home):
-                process.terminate()
-        except psutil.Error:
-            continue
 
 
 def flwr(home, *arguments, timeout=300):
@@ -60,31 +48,79 @@ def run(home, overrides):
     )
 
 
-def status_of_newest(home):
-    runs = json.loads(flwr(home, "ls", "--format", "json").stdout)["runs"]
-    return max(runs, key=lambda r: r["pending-at"])["status"]
-
-
 SMALL = "num_clients=4 num_rounds=2 candidates.nonmembers=100 metrics.bootstrap=100"
+RUNS = {
+    "plain": "attack=loss_series",
+    "secagg": "strategy=secagg_plus attack=[aggregate_cosine,avg_cosine]",
+    "mistaken": "nmu_rounds=3",
+}
 
 
-def test_the_same_experiment_runs_as_a_flower_app(flwr_home, tmp_path):
-    done = run(flwr_home, f"{SMALL} attack=loss_series output_dir={tmp_path}")
-    assert status_of_newest(flwr_home) == "finished:completed", done.stdout + done.stderr
-    ((run_dir, result),) = results.find([tmp_path])
+@dataclass(frozen=True)
+class Ended:
+    """How one ``flwr run`` ended: what Flower says of it, what it printed and wrote."""
+
+    status: str
+    out: str
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    """All runs, one after the other; what Flower leaves running for them is ended afterwards."""
+    home, printed, folders = tmp_path_factory.mktemp("flwr"), {}, {}
+    try:
+        start(home)
+        for name, overrides in RUNS.items():
+            folders[name] = tmp_path_factory.mktemp(name)
+            done = run(home, f"{SMALL} {overrides} output_dir={folders[name]}")
+            printed[name] = done.stdout + done.stderr
+        listed = json.loads(flwr(home, "ls", "--limit", "9", "--format", "json").stdout).get(
+            "runs", []
+        )
+    finally:
+        stop(home)
+    assert len(listed) == len(RUNS), printed
+    in_order = sorted(listed, key=lambda r: r["pending-at"])
+    return {
+        name: Ended(found["status"], printed[name], folders[name])
+        for name, found in zip(RUNS, in_order, strict=True)
+    }
+
+
+def start(home):
+    """Have a SuperLink started; a command waits 15 s for it, a busy machine takes longer."""
+    for _ in range(5):
+        if '"runs"' in flwr(home, "ls", "--format", "json").stdout:
+            return
+    raise TimeoutError((home / "local-superlink" / "superlink.log").read_text())
+
+
+def stop(home):
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("FLWR_HOME") == str(home):
+                process.terminate()
+        except psutil.Error:
+            continue
+
+
+def test_the_same_experiment_runs_as_a_flower_app(ended):
+    plain = ended["plain"]
+    assert plain.status == "finished:completed", plain.out
+    ((run_dir, result),) = results.find([plain.folder])
     assert result["status"] == "ok"
     assert [a["name"] for a in result["attacks"]] == ["loss_series", "loss_series_global"]
     assert result["attacks"][0]["auc"] > 0.6
-    assert str(run_dir) in done.stdout
+    assert str(run_dir) in plain.out
     for name in ("report.html", "run.log", ".hydra/config.yaml", "transcript/final.safetensors"):
         assert (run_dir / name).exists()
 
 
-def test_secure_aggregation_runs_as_a_flower_app(flwr_home, tmp_path):
-    chosen = "strategy=secagg_plus attack=[aggregate_cosine,avg_cosine]"
-    done = run(flwr_home, f"{SMALL} {chosen} output_dir={tmp_path}")
-    assert status_of_newest(flwr_home) == "finished:completed", done.stdout + done.stderr
-    ((_, result),) = results.find([tmp_path])
+def test_secure_aggregation_runs_as_a_flower_app(ended):
+    secagg = ended["secagg"]
+    assert secagg.status == "finished:completed", secagg.out
+    ((_, result),) = results.find([secagg.folder])
     on_the_sum, on_clients = result["attacks"]
     assert result["status"] == "ok"
     assert result["faults"] == []
@@ -94,7 +130,7 @@ def test_secure_aggregation_runs_as_a_flower_app(flwr_home, tmp_path):
     assert result["utility"]["test_accuracy"] > 0.3
 
 
-def test_bad_overrides_fail_the_run_and_say_why(flwr_home, tmp_path):
-    done = run(flwr_home, f"{SMALL} nmu_rounds=3 output_dir={tmp_path}")
-    assert "failed" in status_of_newest(flwr_home)
-    assert "nmu_rounds: unknown key; did you mean num_rounds?" in done.stdout
+def test_bad_overrides_fail_the_run_and_say_why(ended):
+    mistaken = ended["mistaken"]
+    assert "failed" in mistaken.status
+    assert "nmu_rounds: unknown key; did you mean num_rounds?" in mistaken.out
