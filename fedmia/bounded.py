@@ -64,7 +64,8 @@ def check_models(stack: Stack) -> None:
             try:
                 mod.check_model(stack.model)
             except ConfigError as error:
-                raise ConfigError(f"client.defenses.{name}: {error}") from None
+                apart = ": " if str(error).startswith("model=") else "."
+                raise ConfigError(f"client.defenses.{name}{apart}{error}") from None
 
 
 def check_once(stack: Stack) -> None:
