@@ -47,6 +47,9 @@ bench: $(INSTALLED)  ## measure speed side by side; results belong in benchmarks
 	$(BIN)/python benchmarks/secagg.py
 	$(BIN)/python benchmarks/secagg.py --many 1000
 	$(BIN)/python benchmarks/secagg_legacy.py
+	$(BIN)/python benchmarks/accounting.py
+	$(BIN)/python benchmarks/central_dp.py
+	$(BIN)/python benchmarks/dp_sgd.py
 	$(BIN)/python benchmarks/default_run.py
 
 clean:  ## remove what the other targets made, except runs
