@@ -270,7 +270,7 @@ class TestPluginsFromOutside:
             seen.clear()
         said = refusal("client/defenses=[x]", config_dirs=dirs)
         assert said.startswith("client/defenses=x: expected one of ")
-        assert {"inner,", "outer,", "secagg_plus"} <= set(said.split())
+        assert {"inner,", "outer,", "secagg_plus,"} <= set(said.split())
         said = refusal("client/defenses=[outer]", "client.defenses.outer.nam=x", config_dirs=dirs)
         assert said.startswith("client.defenses.outer.nam: unknown key; did you mean name?")
 

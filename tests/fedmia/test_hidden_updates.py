@@ -127,7 +127,7 @@ def test_only_attacks_on_the_sum_are_left_and_the_others_say_why(masked):
     assert {row["vantage"] for row in found.attacks} == {"server"}
     assert (who.nodes, who.clients) == ((None,), (0,))
     assert np.array_equal(who.owner, np.minimum(stage.candidates.owner, 0))
-    (note,) = (n for n in document(stage, found, who)["notes"] if "toy_masks" in n)
+    (note,) = (n for n in document(stage, found, who, {})["notes"] if "toy_masks" in n)
     assert note == (
         "vantage 'server' under toy_masks shows only the sum of a round's updates: "
         "all clients are asked about as one"
@@ -151,7 +151,7 @@ def test_attacks_on_the_sum_are_worth_the_same_to_whoever_sees_it(run, masked, p
         else:
             reason = rows[row["name"]]["reason"]
             assert reason.endswith("; vantage 'aggregate' shows several rounds, the global model")
-    assert not any("only the sum" in note for note in document(stage, found, who)["notes"])
+    assert not any("only the sum" in note for note in document(stage, found, who, {})["notes"])
 
 
 def test_all_attacks_that_need_updates_are_refused_with_one_reason_and_no_others():
