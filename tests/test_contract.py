@@ -25,6 +25,7 @@ SMALL = [
     "train.local_epochs=1",
 ]
 SMALLER = {
+    "canaries/crafted": ["canaries.steps=2", "canaries.count=20"],
     "model/resnet18": ["model.width=8", "model.groups=8"],
     "pool/flower": [f"pool.num_cpus={os.cpu_count()}"],  # one process for all clients
     "pool/ray": ["pool.num_actors=1"],
