@@ -8,19 +8,26 @@ A part says what it does by attributes of its own:
     ``clients`` if it relies on a mod that bounds the norm of each update.
 ``clips_updates`` (mod)
     Whether it bounds that norm to ``clip``, in the way that ``clipping`` names.
-``replaces_claims``, ``voids_epsilon`` (mod)
-    Whether its claims stand in for the strategy's; whether no ε can be given because of it.
+``replaces_claims`` (mod)
+    Whether its claims stand in for the strategy's, which they are composed of.
+``voids_epsilon`` (mod)
+    Whether no ε can be given because of it.
 ``needs_open_updates`` (mod)
     Whether the server must see what single clients send.
 ``check_model`` (mod)
     Refuses a model that it cannot train.
+``check_records`` (mod)
+    Refuses numbers of records, one a client, with which a client could take part in no round.
 """
 
+import math
 from collections.abc import Iterator
 
 from flwr.serverapp.strategy import Strategy
 
 from fedmia.errors import ConfigError, expect
+from fedmia.privacy.accounting import Account, Neighbours
+from fedmia.privacy.budget import Budget
 from fedmia.stack import Stack, wrapped
 
 
@@ -34,9 +41,11 @@ def check(stack: Stack) -> None:
     """
     check_state(stack)
     check_models(stack)
+    check_records(stack)
     check_once(stack)
     check_hidden(stack)
     check_bound(stack)
+    check_composed(stack)
 
 
 def check_state(stack: Stack) -> None:
@@ -66,6 +75,16 @@ def check_models(stack: Stack) -> None:
             except ConfigError as error:
                 apart = ": " if str(error).startswith("model=") else "."
                 raise ConfigError(f"client.defenses.{name}{apart}{error}") from None
+
+
+def check_records(stack: Stack) -> None:
+    """Ask each mod whose account depends on the clients' records whether all can take part."""
+    for name, mod in stack.mods.items():
+        if hasattr(mod, "check_records"):
+            try:
+                mod.check_records(stack.weights)
+            except ConfigError as error:
+                raise ConfigError(f"client.defenses.{name}.{error}") from None
 
 
 def check_once(stack: Stack) -> None:
@@ -105,14 +124,36 @@ def check_bound(stack: Stack) -> None:
         expect(len(bounding) == 1, "client/defenses", shown, allowed)
         ((name, mod),) = bounding.items()
         for setting in ("clip", "clipping"):
-            ours, theirs = getattr(part, setting, None), getattr(mod, setting, None)
-            if theirs is not None:
+            if hasattr(part, setting) and hasattr(mod, setting):
+                ours, theirs = getattr(part, setting), getattr(mod, setting)
                 allowed = f"{ours}, as {key}.{setting}"
                 expect(ours == theirs, f"client.defenses.{name}.{setting}", theirs, allowed)
         outer = list(stack.mods)[: list(stack.mods).index(name)]
         changing = [o for o in outer if not getattr(stack.mods[o], "needs_strategy", "")]
         allowed = f"{name} outside of {', '.join(changing)}, which may make clipped updates larger"
         expect(not changing, "client/defenses", shown, allowed)
+
+
+def check_composed(stack: Stack) -> None:
+    """Ask for an account that a mod's releases can be composed with, where its claim is both."""
+    for name, mod in stack.mods.items():
+        if not getattr(mod, "replaces_claims", False):
+            continue
+        beside = f"beside client.defenses.{name}"
+        for key, part in _noisy(stack):
+            account, budget = getattr(part, "account", None), getattr(part, "budget", None)
+            allowed = f"one with fresh noise in every round, as dp_central, {beside}, "
+            allowed += "whose releases are composed with it"
+            fresh = isinstance(account, Account) and isinstance(budget, Budget)
+            expect(fresh, key, type(part).__name__, allowed)
+            assert isinstance(account, Account)
+            assert isinstance(budget, Budget)
+            same = Neighbours.REPLACE_ONE
+            allowed = f"{same} {beside}, which shows who takes part"
+            expect(account.neighbours == same, f"{key}.neighbours", account.neighbours, allowed)
+            allowed = f"null or inf, and noise_multiplier, {beside}: the budget leaves out what "
+            allowed += "its releases cost"
+            expect(budget.epsilon in (None, math.inf), f"{key}.epsilon", budget.epsilon, allowed)
 
 
 def _clips(part: object) -> bool:

@@ -62,13 +62,13 @@ def check(stack: Stack) -> None:
     check_identities(stack)
     check_evaluation(stack)
     check_noise(stack)
+    bounded.check(stack)
     check_length(stack)
     check_weighting(stack)
     check_weights(stack)
     check_cohort(stack)
     check_threshold(stack)
     check_dropout(stack)
-    bounded.check(stack)
 
 
 def notes(stack: Stack) -> list[str]:

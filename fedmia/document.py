@@ -2,16 +2,19 @@
 
 import importlib.metadata
 import platform
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from fedmia import audit, composition, config, promises, proved, results
 from fedmia import guards as guard
+from fedmia.audit.clip_quantile import clip_followed
 from fedmia.auxiliary import overlap
 from fedmia.canaries.audit_clients import audit_canaries
 from fedmia.evaluation import Measured, Targets
 from fedmia.masked import SecureAggregation
+from fedmia.observe import SPENT
 from fedmia.promised import PrivacyClaim
 from fedmia.recording import Training
 from fedmia.records import Capability
@@ -41,7 +44,15 @@ def promised(stage: Stage, training: Training | None, rounds: int = 0) -> dict[s
         training.participations if training else everyone,
     )
     said = stopped and f"before round {stopped[0]}: {stopped[1]}"
-    return {"claims": claims, "stopped": said, **_canary_clients(stage, training, claims)}
+    canaries = _canary_clients(stage, training, claims)
+    return {"claims": claims, "stopped": said, **canaries, **_adaptive_clip(training)}
+
+
+def _adaptive_clip(training: Training | None) -> dict[str, str]:
+    """Return what is wrong with an adaptive clip; nothing where the clip is fixed."""
+    if training is None or training.clip_aim is None:
+        return {}
+    return {"adaptive_clip": clip_followed(training.clip_shares, *training.clip_aim) or ""}
 
 
 def _canary_clients(
@@ -110,8 +121,9 @@ def document(
 
 
 def delta_against(stage: Stage, settled: Mapping[str, Any]) -> float:
-    """Return the δ of what is claimed against this vantage, 0 where nothing is."""
-    claim = promises.covering(settled.get("claims", []), stage.vantage.name)
+    """Return the δ of the claim that bounds are held against here, 0 where nothing is claimed."""
+    claims, vantage = settled.get("claims", []), stage.vantage.name
+    claim = promises.comparable(claims, vantage) or promises.covering(claims, vantage)
     return (claim and claim["delta"]) or 0.0
 
 
@@ -161,10 +173,19 @@ def secure_aggregation(stage: Stage, training: Training) -> SecureAggregation | 
 
 
 def faults(training: Training) -> list[results.Fault]:
-    """Return what went wrong and was survived, by round: clients' faults and abandoned rounds."""
+    """Return what went wrong and was survived, by round: clients' faults and abandoned rounds.
+
+    Clients that are away since their privacy budgets are spent share one line a round.
+    """
     found: list[results.Fault] = [
         {"round": f.round, "client": training.nodes.get(f.node_id), "reason": f.reason}
         for f in training.faults
+        if SPENT not in f.reason
+    ]
+    away = Counter(f.round for f in training.faults if SPENT in f.reason)
+    found += [
+        {"round": number, "client": None, "reason": f"{_clients(count)} away: {SPENT}"}
+        for number, count in away.items()
     ]
     found += [
         {"round": number, "client": None, "reason": f"abandoned: {reason}"}
@@ -192,7 +213,12 @@ def guards(stage: Stage, found: Mapping[str, Any]) -> list[results.Guard]:
         unclaimed=proved.unclaimed(found["privacy"]["claims"], stage.vantage.name),
         confidence=stage.metrics.confidence,
         leak_check=found.get("leak_check"),
+        clip_astray=found["privacy"].get("adaptive_clip"),
     )
+
+
+def _clients(count: int) -> str:
+    return "1 client is" if count == 1 else f"{count} clients are"
 
 
 def _covers_chance(row: dict[str, Any]) -> bool:
@@ -208,7 +234,7 @@ def _notes(stage: Stage) -> list[str]:
             "updates: all clients are asked about as one"
         )
     notes += composition.notes(stage.stack)
-    notes += promises.warnings(stage.stack)
+    notes += promises.warnings(stage.stack, stage.shard_sizes, stage.config.num_rounds)
     if noise := stage.config.dataset.get("label_noise"):
         notes.append(f"{noise:.0%} of all labels were re-drawn uniformly, held-out ones included")
     wanted, got = stage.config.candidates.nonmembers, len(stage.split.nonmembers)

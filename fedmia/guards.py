@@ -42,6 +42,7 @@ def check(
     seeds: int = 1,
     confidence: float = 0.95,
     leak_check: LeakCheck | None = None,
+    clip_astray: str | None = None,
 ) -> list[Guard]:
     """Return the guards of one run, in the order in which they should be read.
 
@@ -73,6 +74,8 @@ def check(
         Coverage of the rows' intervals.
     leak_check
         What the masked words of the transcript look like; ``None`` where there are none.
+    clip_astray
+        What is wrong with an adaptive clip, in a line; empty if nothing, ``None`` without one.
     """
     attacked = [row for row in attacks if row["status"] == "ok"]
     blind = [row for row in baselines if row["status"] == "ok"]
@@ -90,6 +93,7 @@ def check(
         _selection(attacked, selects or {}),
         _transmitted(defences),
         *([_guard("masked words", *judged(leak_check))] if leak_check else []),
+        *([] if clip_astray is None else [_clip(clip_astray)]),
         _adaptive(defences, adaptive),
         _utility(test_accuracy),
         _seeds(seeds),
@@ -248,6 +252,13 @@ def _selection(rows: Sequence[Measured], selects: Mapping[str, str]) -> Guard:
 def _transmitted(defences: Sequence[str]) -> Guard:
     after = f", after {', '.join(defences)}" if defences else ""
     return _guard("transmitted artefact", "pass", f"attacked is what was sent{after}")
+
+
+def _clip(astray: str) -> Guard:
+    name = "adaptive clip"
+    if astray:
+        return _guard(name, "warn", astray.removeprefix(f"{name}: "))
+    return _guard(name, "pass", "nothing says that it does not follow its quantile")
 
 
 def _adaptive(defences: Sequence[str], adaptive: Sequence[str]) -> Guard:

@@ -74,6 +74,17 @@ class Observer:
 ABSENT = "DroppedOutError"
 """In the reason of every reply of a client that is away on purpose (``client.dropout``)."""
 
+SPENT = "the privacy budget is spent"
+"""In the reason of every reply of a client that is away for this, and stays away."""
+
+
+class BudgetSpentError(RuntimeError):
+    """Nobody is left to train: every client's privacy budget is spent; ``round`` says when."""
+
+    def __init__(self, server_round: int, asked: int) -> None:
+        super().__init__(f"the privacy budgets of all {asked} clients are spent")
+        self.round = server_round
+
 
 class DivergedError(ArithmeticError):
     """A client sent a NaN or an infinity; ``node_id`` and ``round`` say which and when."""
@@ -106,12 +117,16 @@ class ObservedGrid(Grid):
     on_round
         Called with the full observation of each round in which some client answered.
     abandons
-        Whether the strategy leaves the model as it is where a round comes to nothing.
+        Whether the strategy goes on where no client of a round answered: it leaves the model as
+        it is, or moves it by noise alone.
 
     Raises
     ------
     DivergedError
         When a reply holds a value that is not finite (before ``on_round`` is called).
+    BudgetSpentError
+        When no client of a round answered and every node has said that its privacy budget is
+        spent, in this round or before.
     EveryClientFailedError
         When no client of a round answered and some failed; a round in which all were away on
         purpose is passed over, and every such round if the strategy ``abandons``.
@@ -131,6 +146,7 @@ class ObservedGrid(Grid):
         self._pushed: dict[str, Message] = {}
         self._pulled: list[Message] = []
         self._rounds = 0
+        self._spent: set[int] = set()
         self.rounds_seen = 0
         self.faults: list[Fault] = []
         self.participations: dict[int, list[int]] = {}
@@ -220,8 +236,11 @@ class ObservedGrid(Grid):
         inputs = self._inputs(masked)
         if not updates and not inputs:
             reasons = [fault.reason for fault in self.faults[earlier:]]
+            nodes = {*self.get_node_ids(), *self.participations} if self._spent else set()
+            if nodes and nodes <= self._spent:
+                raise BudgetSpentError(self._rounds, len(nodes))
             if self._abandons or (reasons and all(ABSENT in reason for reason in reasons)):
-                return  # the model stays as it is
+                return
             first = next((r for r in reasons if ABSENT not in r), "no replies")
             raise EveryClientFailedError(
                 f"round {self._rounds}: none of {len(sent)} clients answered; first reason: {first}"
@@ -239,7 +258,9 @@ class ObservedGrid(Grid):
         )
 
     def _count(self, sent: Iterable[int], faults: Iterable[Fault]) -> None:
+        faults = list(faults)
         away = {fault.node_id for fault in faults if ABSENT in fault.reason}
+        self._spent |= {fault.node_id for fault in faults if SPENT in fault.reason}
         for node_id in sent:
             if node_id not in away:
                 self.participations.setdefault(node_id, []).append(self._rounds)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ Count = Callable[[int], int]
 
 
 def collect(stack: Stack, records: Sequence[int], rounds: int) -> list[tuple[str, Claim]]:
-    """Return every claim of a stack with the key of the part that makes it, strategies first.
+    """Return every claim that stands, with the key of the part that makes it, strategies first.
 
     Parameters
     ----------
@@ -30,29 +31,43 @@ def collect(stack: Stack, records: Sequence[int], rounds: int) -> list[tuple[str
     rounds
         Of training, as configured.
     """
+    strategies, mods = _made(stack, records, rounds)
+    voids = [name for name, mod in stack.mods.items() if getattr(mod, "voids_epsilon", False)]
+    if any(getattr(mod, "replaces_claims", False) for mod in stack.mods.values()):
+        return mods
+    return [*((key, _voided(claim, voids)) for key, claim in strategies), *mods]
+
+
+def warnings(stack: Stack, records: Sequence[int], rounds: int) -> list[str]:
+    """Return what weakens a claim and is allowed, a line each; see :func:`collect`."""
+    strategies, mods = _made(stack, records, rounds)
+    return [f"{key}.{line}" for key, claim in [*strategies, *mods] for line in claim.warnings]
+
+
+def _made(
+    stack: Stack, records: Sequence[int], rounds: int
+) -> tuple[list[tuple[str, Claim]], list[tuple[str, Claim]]]:
+    """Return the claims of the strategies, and those of the mods, which know of the former."""
     setting = Setting(
         records=tuple(records),
         rounds=rounds,
         hidden=str(getattr(stack.strategy, "hides_updates", "")),
         length=stack.length,
     )
-    voids = [name for name, mod in stack.mods.items() if getattr(mod, "voids_epsilon", False)]
-    replaced = any(getattr(mod, "replaces_claims", False) for mod in stack.mods.values())
-    found: list[tuple[str, Claim]] = []
-    for key, strategy in wrapped(stack.strategy):
-        if isinstance(strategy, Claiming) and not replaced:
-            found += [(key, _voided(claim, voids)) for claim in strategy.claims(setting)]
-    for name, mod in stack.mods.items():
-        if isinstance(mod, Claiming):
-            found += [(f"client.defenses.{name}", claim) for claim in mod.claims(setting)]
-    return found
-
-
-def warnings(stack: Stack) -> list[str]:
-    """Return what the parts say of themselves that is allowed and must be known, a line each."""
-    parts: list[tuple[str, object]] = [*wrapped(stack.strategy)]
-    parts += [(f"client.defenses.{name}", mod) for name, mod in stack.mods.items()]
-    return [f"{key}.{line}" for key, part in parts for line in getattr(part, "warnings", ())]
+    strategies = [
+        (key, claim)
+        for key, strategy in wrapped(stack.strategy)
+        if isinstance(strategy, Claiming)
+        for claim in strategy.claims(setting)
+    ]
+    setting = replace(setting, strategies=tuple(claim for _, claim in strategies))
+    mods = [
+        (f"client.defenses.{name}", claim)
+        for name, mod in stack.mods.items()
+        if isinstance(mod, Claiming)
+        for claim in mod.claims(setting)
+    ]
+    return strategies, mods
 
 
 def spent(
@@ -92,13 +107,27 @@ def covering(claims: Sequence[PrivacyClaim], vantage: str) -> PrivacyClaim | Non
     return min(held, key=lambda claim: _or_infinite(claim["epsilon"]), default=None)
 
 
+def comparable(claims: Sequence[PrivacyClaim], vantage: str) -> PrivacyClaim | None:
+    """Return the claim that bounds about one record are held against from a vantage.
+
+    Of those that hold against it, the one with the smallest ε of replacing one, which need not be
+    that with the smallest ε; ``None`` where none has such an ε.
+    """
+    known = [
+        claim
+        for claim in claims
+        if vantage in claim["holds_against"] and claim["epsilon_replace_one"] is not None
+    ]
+    return min(known, key=lambda claim: _or_infinite(claim["epsilon_replace_one"]), default=None)
+
+
 def against(claims: Sequence[PrivacyClaim], vantage: str) -> dict[str, Any]:
     """Return the fields of ``privacy`` that say what is promised against a vantage."""
-    claim = covering(claims, vantage)
+    claim, of_records = covering(claims, vantage), comparable(claims, vantage)
     return {
         "claims": list(claims),
         "epsilon_claimed": claim and claim["epsilon"],
-        "epsilon_comparable": claim and claim["epsilon_replace_one"],
+        "epsilon_comparable": of_records and of_records["epsilon_replace_one"],
         "delta": claim and claim["delta"],
         "per_round": claim["per_round"] if claim else [],
     }
@@ -133,7 +162,7 @@ def alarm(privacy: Mapping[str, Any]) -> str | None:
 def _spent(part: str, claim: Claim, last: int, count: Count) -> PrivacyClaim:
     account = claim.account
     total = count(last)
-    reasons = list(claim.reasons)
+    reasons = [*claim.reasons, *claim.warnings]
     epsilon = account.epsilon(total) if account else None
     if epsilon == math.inf:
         reasons.append("there is no noise: ε is infinite")
@@ -172,7 +201,7 @@ def _voided(claim: Claim, voids: Sequence[str]) -> Claim:
     if not voids:
         return claim
     reason = f"no ε: {', '.join(voids)} bounds updates by what depends on the client's data"
-    return Claim(claim.unit, None, claim.holds_against, claim.per_participation, (reason,))
+    return replace(claim, account=None, reasons=(reason,), secure=False)
 
 
 def _finite(value: float | None) -> float | None:

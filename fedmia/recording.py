@@ -11,11 +11,14 @@ from typing import Any
 
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
 
 from fedmia.arrays import to_params, to_record
 from fedmia.canaries.watch import Watch
 from fedmia.errors import ConfigError
 from fedmia.observe import (
+    ABSENT,
+    BudgetSpentError,
     DivergedError,
     EveryClientFailedError,
     Fault,
@@ -46,7 +49,9 @@ class Training:
     the first round that a privacy budget did not allow, and why; ``participations`` has the rounds
     of each client number in which it may have sent something. ``abandoned`` and ``clipped`` are
     what a strategy that hides updates says of its rounds, ``masked_bytes`` are the most that a
-    client sent it in one; ``watch`` saw what its models show of canary clients, if there are any.
+    client sent it in one; ``clip_shares`` are the noisy shares of updates within an adaptive clip,
+    ``clip_aim`` is the share aimed at and their noise; ``watch`` saw what its models show of canary
+    clients, if there are any.
     """
 
     nodes: dict[int, int]
@@ -62,6 +67,8 @@ class Training:
     clipped: list[tuple[int, float]] = field(default_factory=list)
     masked_bytes: int = 0
     watch: Watch | None = None
+    clip_shares: list[float] = field(default_factory=list)
+    clip_aim: tuple[float, float] | None = None
 
 
 def ask_nodes(grid: Grid, num_clients: int, wait_s: float = 60.0) -> dict[int, int]:
@@ -141,7 +148,7 @@ def train(stage: Stage, grid: Grid, run_dir: Path, on_round: OnRound) -> Trainin
         return None
 
     strategy = stage.strategy()
-    observed = ObservedGrid(grid, record, abandons=hasattr(strategy, "abandoned"))
+    observed = ObservedGrid(grid, record, abandons=_goes_on(strategy))
     try:
         with _seeded(stage.seed):
             strategy.start(
@@ -150,6 +157,9 @@ def train(stage: Stage, grid: Grid, run_dir: Path, on_round: OnRound) -> Trainin
                 num_rounds=stage.config.num_rounds,
                 evaluate_fn=evaluate,
             )
+    except BudgetSpentError as error:
+        log.warning("Training stops before round %d: %s", error.round, error)
+        training.stopped = error.round, str(error)
     except DivergedError as error:
         training.failure = f"training diverged: client {nodes[error.node_id]}, {error}"
     except (EveryClientFailedError, ArithmeticError) as error:
@@ -160,7 +170,12 @@ def train(stage: Stage, grid: Grid, run_dir: Path, on_round: OnRound) -> Trainin
     training.faults = observed.faults
     training.participations = {nodes[n]: rounds for n, rounds in observed.participations.items()}
     parts = (part for _, part in wrapped(strategy))
-    training.stopped = next((s for part in parts if (s := getattr(part, "stopped", None))), None)
+    said = (s for part in parts if (s := getattr(part, "stopped", None)))
+    training.stopped = next(said, training.stopped)
+    for _, part in wrapped(strategy):
+        if aim := getattr(part, "aim", None):
+            training.clip_aim = aim
+            training.clip_shares = [share for _, share in getattr(part, "shares", ())]
     training.abandoned = list(getattr(strategy, "abandoned", ()))
     training.clipped = list(getattr(strategy, "clipped", ()))
     if training.failure is None and len(training.abandoned) == stage.config.num_rounds:
@@ -168,9 +183,18 @@ def train(stage: Stage, grid: Grid, run_dir: Path, on_round: OnRound) -> Trainin
         training.failure = f"every round was abandoned; first reason: round {first}: {reason}"
     if training.failure is None and observed.rounds_seen == 0:
         training.failure = f"no client answered in any of {stage.config.num_rounds} rounds"
+        failed = [f.reason for f in observed.faults if ABSENT not in f.reason]
+        training.failure += f"; first reason: {failed[0]}" if failed else ""
     if training.failure is None and vantage.view(Observation(0, training.params, ())):
         writer.finish(training.params)
     return training
+
+
+def _goes_on(strategy: Strategy) -> bool:
+    """Whether a round in which every client failed does not end training."""
+    return hasattr(strategy, "abandoned") or any(
+        getattr(part, "goes_on", False) for _, part in wrapped(strategy)
+    )
 
 
 @contextmanager

@@ -180,6 +180,7 @@ class Privacy(TypedDict):
     canary_clients: NotRequired[CanaryClients | None]
     alarm: NotRequired[str | None]  # which bound exceeds which claim
     stopped: NotRequired[str | None]  # why training ended before its last round
+    adaptive_clip: NotRequired[str]  # what is wrong with an adaptive clip; empty if nothing
 
 
 Verdict = Literal["pass", "warn", "fail", "info"]

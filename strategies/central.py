@@ -9,7 +9,7 @@ import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from fedmia.arrays import to_params, to_record
 from fedmia.errors import expect
 from fedmia.privacy.budget import Budget
-from fedmia.privacy.claim import RELEASED, Claim, Setting
+from fedmia.privacy.claim import RELEASED, Claim, Setting, large_delta
 from fedmia.privacy.cost import Cost
+from fedmia.privacy.lattice import noised
 from strategies.clipped_sum import ClippedSum
 from strategies.linear import is_linear
 
@@ -37,6 +38,10 @@ class Central(Strategy, ABC):
     noise is released all the same, or its absence would tell. Before a round that would cost more
     than ``epsilon``, training stops: ``stopped`` has its number and the reason, and the model
     stays as it is.
+
+    All clients have to be there in the first round: the ranks of their node ids then are their
+    places for good. The place of one that is away later stays empty, so that nobody takes part
+    outside its own rounds, and a node that was not there at first is never asked.
 
     Parameters
     ----------
@@ -63,6 +68,8 @@ class Central(Strategy, ABC):
 
     linear: ClassVar[bool] = True
     adds_noise: ClassVar[bool] = True
+    goes_on: ClassVar[bool] = True
+    """A round in which every client failed does not end training: its noise is released."""
 
     def __init__(
         self,
@@ -94,6 +101,7 @@ class Central(Strategy, ABC):
         self.stopped: tuple[int, str] | None = None
         self.warnings = self._warnings()
         self._begun: tuple[str, ArrayRecord, int] | None = None
+        self._nodes: tuple[int, ...] = ()
 
     @property
     @abstractmethod
@@ -102,10 +110,10 @@ class Central(Strategy, ABC):
 
     @abstractmethod
     def participants(self, server_round: int) -> NDArray[np.bool_]:
-        """Return who takes part in a round, by rank of the node id, shape (clients,)."""
+        """Return who takes part, by rank of the node id in the first round, shape (clients,)."""
 
     @abstractmethod
-    def noise(self, server_round: int, size: int) -> NDArray[np.float32]:
+    def noise(self, server_round: int, size: int) -> NDArray[np.floating[Any]]:
         """Return the noise of the sum in units of the clip, shape (size,)."""
 
     @property
@@ -158,27 +166,40 @@ class Central(Strategy, ABC):
                 holds_against=RELEASED,
                 reasons=tuple(reasons),
                 secure=self.secure_noise,
+                warnings=tuple(self.warnings),
             )
         ]
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Ask those who take part; nobody where the budget does not allow the round."""
+        """Ask those who take part; nobody where the budget does not allow the round.
+
+        Raises
+        ------
+        RuntimeError
+            If in the first round there are not as many nodes as clients are configured, or later
+            none at all.
+        """
         self._begun = None
         if self.affordable is not None and server_round > self.affordable:
             self._stop(server_round)
             return []
         messages = list(self.inner.configure_train(server_round, arrays, config, grid))
-        messages.sort(key=lambda message: message.metadata.dst_node_id)
-        if not 1 <= len(messages) <= self.clients:
-            raise RuntimeError(
-                f"{len(messages)} clients: expected 1..{self.clients}, as configured"
-            )
+        there = {message.metadata.dst_node_id: message for message in messages}
+        if not self._nodes:
+            if len(there) != self.clients:
+                raise RuntimeError(
+                    f"{len(there)} clients in the first round: expected {self.clients}, as "
+                    "configured, since each has its place from then on"
+                )
+            self._nodes = tuple(sorted(there))
+        if not there:
+            raise RuntimeError(f"round {server_round}: no client is there")
         ((name, model),) = messages[0].content.array_records.items()
         self._begun = name, model, messages[0].metadata.dst_node_id
-        drawn = self.participants(server_round)
-        return [m for m, here in zip(messages, drawn[: len(messages)], strict=True) if here]
+        drawn = zip(self._nodes, self.participants(server_round), strict=True)
+        return [there[node] for node, here in drawn if here and node in there]
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -194,10 +215,10 @@ class Central(Strategy, ABC):
         within = sum(self._add(sums, reply) for reply in answers)
         noisy = sums.total
         if self.noise_multiplier:
-            clip = np.float32(self.noise_clip(answers))
-            noisy = noisy + clip * self.noise(server_round, len(noisy))
+            noise = self.noise(server_round, len(noisy))
+            noisy = noised(noisy, noise, self.noise_clip(answers))
         self.summed(server_round, within, len(answers))
-        released = {**to_params(model), **sums.moved(noisy / np.float32(self.cohort))}
+        released = {**to_params(model), **sums.moved(noisy / self.cohort)}
         metrics = MetricRecord({getattr(self.inner, "weighted_by_key", "num-examples"): 1})
         content = RecordDict({name: to_record(released), "metrics": metrics})
         reply = Message(content, reply_to=Message(RecordDict(), node, "train"))
@@ -233,10 +254,7 @@ class Central(Strategy, ABC):
             self.stopped = server_round, reason
 
     def _warnings(self) -> list[str]:
-        found = []
-        delta, clients = self.budget.delta, self.clients
-        if delta >= 1 / clients:
-            found.append(f"delta={delta:g} is not below 1/clients={1 / clients:.4g}")
+        found = [*large_delta("delta", self.budget.delta, self.clients, "clients")]
         share = getattr(self.inner, "fraction_evaluate", 0.0)
         if share:
             found.append(f"metrics of evaluations have no noise (inner.fraction_evaluate={share})")

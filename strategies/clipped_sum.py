@@ -1,9 +1,9 @@
 """The weighted sum of updates that are clipped in L2 norm, with a bound that rounding keeps.
 
-Norms and sums are computed in double precision. The sum leaves in single precision, that of the
-noise, whose last digits are to cover its own. To round a sum of n updates of norm C moves it by up
-to 2⁻²⁴·nC, in each of two neighbouring federations; double precision adds far less. Updates are
-therefore scaled down to C·(1 − n·2⁻²²).
+Norms and sums are computed in double precision, which moves the sum of n updates of norm C by up to
+n²·2⁻⁵³·C in each of two neighbouring federations, and a norm over d coordinates by a share of
+d·2⁻⁵³. Before noise is added the sum is rounded to a lattice (:mod:`fedmia.privacy.lattice`), at
+the price of √d·2⁻²⁴·C. Updates are scaled down to C less all of that.
 """
 
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedmia.privacy.lattice import margin
 from fedmia.records import Params
 
 
@@ -39,13 +40,13 @@ class ClippedSum:
         self._exact = np.empty(size)
         self._pieces = self._slices if per_layer else [slice(0, size)]
         self._bound = clip / max(len(self._pieces), 1) ** 0.5
-        self._limit = self._bound * (1 - most * 2.0**-22)
+        self._limit = self._bound * (1 - margin(size) - (most**2 + size) * 2.0**-52)
         self._total: NDArray[np.float64] = np.zeros(size)
 
     @property
-    def total(self) -> NDArray[np.float32]:
+    def total(self) -> NDArray[np.float64]:
         """The weighted sum so far, shape (d,)."""
-        return self._total.astype(np.float32)
+        return self._total.copy()
 
     def add(self, after: Params, weight: float = 1.0) -> bool:
         """Add a client's update, and return whether it was within the bound.

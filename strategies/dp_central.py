@@ -21,6 +21,7 @@ from fedmia.privacy.accounting import Account, Sampling, gaussian_release
 from fedmia.privacy.budget import Budget
 from fedmia.privacy.claim import Claim, Setting
 from fedmia.privacy.cost import Neighbours
+from fedmia.privacy.lattice import noised
 from fedmia.privacy.randomness import gaussian_source, uniform_source
 from strategies.central import Central, examples, metrics_of
 
@@ -53,7 +54,7 @@ class DpCentral(Central):
     With ``adaptive``, C ← C·exp(−clip_lr·(b̃ − quantile)) after each round, where b̃ is the noisy
     share of updates with ‖Δ_k‖ ≤ C. Its bits, centred to ±½, have noise of standard deviation σ_b,
     and the sum has noise of z_Δ·C, z_Δ = (z⁻² − (2σ_b)⁻²)^(−½): both together cost what z does.
-    ``clips`` has the clip of each round.
+    ``clips`` has the clip of each round, ``shares`` b̃; ``aim`` is the quantile and b̃'s σ.
 
     Parameters
     ----------
@@ -126,6 +127,8 @@ class DpCentral(Central):
             per_layer=clipping == "per_layer",
         )
         self.clips: list[tuple[int, float]] = []
+        self.shares: list[tuple[int, float]] = []
+        self.aim: tuple[float, float] | None = None
         self._adapting: _Adaptive | None = None
         allowed = "null with adaptive=false"
         expect(adaptive or bit_noise is None, "bit_noise", bit_noise, allowed)
@@ -136,6 +139,7 @@ class DpCentral(Central):
             self._adapting = _Adaptive(
                 quantile, clip_lr, bit_noise, self.noise_multiplier, self.cohort
             )
+            self.aim = quantile, self._adapting.bit_noise / self.cohort
 
     @property
     def cohort(self) -> float:
@@ -161,8 +165,25 @@ class DpCentral(Central):
         return (how + hidden,)
 
     def claims(self, setting: Setting) -> list[Claim]:
-        """Return what is promised to each client; no ε where who is drawn shows."""
+        """Return what is promised to each client, with no ε where who is drawn shows.
+
+        A participant knows its own draws. With independent coins they tell nothing of others; of
+        samples of fixed size, one that it is not in leaves more places to the others.
+        """
         claims = super().claims(setting)
+        if self.sampling.kind == "fixed" and self.sampling.fraction < 1:
+            reason = (
+                "nothing is promised against participants: who knows its own draws knows that the "
+                "others are drawn more often where it is not"
+            )
+            return [
+                replace(
+                    claim,
+                    holds_against=tuple(v for v in claim.holds_against if v != "participant"),
+                    reasons=(*claim.reasons, reason),
+                )
+                for claim in claims
+            ]
         if not setting.hidden or self.sampling.kind != "poisson" or self.rate == 1:
             return claims
         reason = (
@@ -172,7 +193,7 @@ class DpCentral(Central):
         return [replace(claim, account=None, reasons=(reason,)) for claim in claims]
 
     def participants(self, server_round: int) -> NDArray[np.bool_]:
-        """Return who takes part in a round, by rank of the node id, shape (clients,)."""
+        """Return who takes part, by rank of the node id in the first round, shape (clients,)."""
         if self.sampling.kind == "all":
             return np.ones(self.clients, bool)
         draw = uniform_source(self.secure_noise, self.seed, "dp sampling", server_round)
@@ -183,11 +204,11 @@ class DpCentral(Central):
         drawn[np.argsort(uniform)[: self.sampling.sample]] = True
         return drawn
 
-    def noise(self, server_round: int, size: int) -> NDArray[np.float32]:
+    def noise(self, server_round: int, size: int) -> NDArray[np.floating[Any]]:
         """Return the noise of the sum in units of the clip, shape (size,)."""
         source = gaussian_source(self.secure_noise, self.seed, "central dp", server_round)
         z = self._adapting.sum_multiplier if self._adapting else self.noise_multiplier
-        return np.float32(z) * source(size)
+        return z * source(size)
 
     def weight(self, reply: Message) -> float:
         """Return n_k / ``weight_cap`` up to 1 where weights are capped."""
@@ -213,7 +234,9 @@ class DpCentral(Central):
         self.clips.append((server_round, self.clip))
         if self._adapting:
             source = gaussian_source(self.secure_noise, self.seed, "dp quantile", server_round)
-            self.clip *= self._adapting.factor(within, answered, float(source(1)[0]))
+            share = self._adapting.share(within, answered, source(1))
+            self.shares.append((server_round, share))
+            self.clip *= self._adapting.factor(share)
 
 
 class _Adaptive:
@@ -236,10 +259,15 @@ class _Adaptive:
             self.sum_multiplier = (z**-2 - (2 * self.bit_noise) ** -2) ** -0.5
         self.quantile, self.clip_lr, self.cohort = quantile, clip_lr, cohort
 
-    def factor(self, within: int, answered: int, noise: float) -> float:
-        """Return by what the clip changes, given the bits and a standard normal number."""
-        centred = within - answered / 2 + self.bit_noise * noise
-        return math.exp(-self.clip_lr * (centred / self.cohort + 0.5 - self.quantile))
+    def share(self, within: int, answered: int, noise: NDArray[np.floating[Any]]) -> float:
+        """Return the noisy share of updates within the clip; ``noise`` is standard normal, (1,)."""
+        # Halves are on the lattice: rounding moves the noise alone.
+        centred = noised(np.array([within - answered / 2]), 2 * self.bit_noise * noise, 0.5)
+        return float(centred[0]) / self.cohort + 0.5
+
+    def factor(self, share: float) -> float:
+        """Return by what the clip changes."""
+        return math.exp(-self.clip_lr * (share - self.quantile))
 
 
 def _check_weights(weighting: str, weight_cap: int | None, clip_by: str) -> None:

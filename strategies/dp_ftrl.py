@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fedmia.errors import expect
 from fedmia.privacy.budget import Budget
 from fedmia.privacy.cost import Neighbours
+from fedmia.privacy.lattice import rounded
 from fedmia.privacy.randomness import gaussian_source
 from fedmia.privacy.tree import TreeAccount, TreeNoise
 from strategies.central import Central
@@ -36,8 +37,9 @@ class _Rounds:
 class DpFtrl(Central):
     """Clip each client's update, and give the sum over all rounds so far the noise of a tree.
 
-    The clients, by rank of their node ids, take turns in ``groups``: the i-th takes part in the
-    rounds t with t − 1 ≡ i modulo ``groups``. The wrapped strategy gets
+    The clients, by rank of their node ids in the first round, take turns in ``groups``: the i-th
+    takes part in the rounds t with t − 1 ≡ i modulo ``groups``, whoever else is there. The wrapped
+    strategy gets
     w + (Σ_k clip(Δ_k, C) + n_t − n_{t−1}) / (N/groups), n_t being the noise of the t-th prefix sum:
     a sum of independent N(0, (zC)²) over the nodes that it is made of.
 
@@ -110,15 +112,19 @@ class DpFtrl(Central):
         )
 
     def participants(self, server_round: int) -> NDArray[np.bool_]:
-        """Return whose turn it is, by rank of the node id, shape (clients,)."""
+        """Return whose turn it is, by rank of the node id in the first round, shape (clients,)."""
         turn = (server_round - 1) % self.groups
         return np.asarray(np.arange(self.clients) % self.groups == turn)
 
-    def noise(self, server_round: int, size: int) -> NDArray[np.float32]:
+    def noise(self, server_round: int, size: int) -> NDArray[np.float64]:
         """Return n_t − n_s in units of the clip, shape (size,), since the last sum at s."""
-        change = np.zeros(size, np.float32)
+        change = np.zeros(size)
         while self._steps < server_round:
             self._steps += 1
-            source = gaussian_source(self.secure_noise, self.seed, "dp tree", self._steps)
-            change += self._tree.step(source, size)
-        return np.float32(self.noise_multiplier) * change
+            change += self._tree.step(self._node, size)
+        return change
+
+    def _node(self, size: int) -> NDArray[np.float64]:
+        """Return a new node's noise on the lattice, where nodes are added and taken off exactly."""
+        source = gaussian_source(self.secure_noise, self.seed, "dp tree", self._steps)
+        return rounded(self.noise_multiplier * source(size))

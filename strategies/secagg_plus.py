@@ -13,7 +13,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fedmia.privacy.claim import EVERYBODY, Claim, Setting
+from fedmia.privacy.claim import EVERYBODY, Claim, Setting, large_delta
 from fedmia.privacy.distributed import account_of
 from fedmia.secagg.codec import Mean, Words
 from fedmia.secagg.combiner import Execution, Shares, add_up, check_keys, enough
@@ -59,8 +59,17 @@ class SecAggPlus(SumsOnly):
         if not self.protocol.noise:
             return []
         statement = self.protocol.mechanism(setting.length).statement()
-        account = account_of(statement, self.protocol.noise.delta)
-        return [Claim("client", account, EVERYBODY, False, statement.claims, secure=True)]
+        delta = self.protocol.noise.delta
+        return [
+            Claim(
+                unit="client",
+                account=account_of(statement, delta),
+                holds_against=EVERYBODY,
+                reasons=statement.claims,
+                secure=True,
+                warnings=large_delta("protocol.noise.delta", delta, setting.clients, "clients"),
+            )
+        ]
 
     def begin(self, begun: Begun, messages: list[Message]) -> list[Message]:
         """Agree on keys and shares, then ask for masked updates."""

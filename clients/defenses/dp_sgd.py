@@ -6,6 +6,7 @@ Differential Privacy", ACM CCS 2016, arXiv 1607.00133. The steps are those of
 """
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -17,16 +18,19 @@ from torch import Tensor, nn
 from clients.defenses.hiding import Handler
 from clients.honest import DroppedOutError
 from fedmia.errors import ConfigError, expect
+from fedmia.observe import SPENT
 from fedmia.privacy.accounting import Account, Neighbours, Sampling, composed, gaussian_release
 from fedmia.privacy.budget import Budget, Settled
-from fedmia.privacy.claim import EVERYBODY, Claim, Setting
+from fedmia.privacy.claim import EVERYBODY, Claim, Setting, large_delta
 from fedmia.privacy.per_record import mixes_records
 from fedmia.privacy.private_sgd import PrivateSGD, sampling_rate, steps
 from fedmia.privacy.randomness import gaussian_source, uniform_source
+from fedmia.privacy.worst_of import Capped, WorstOf
 from fedmia.site import Trainer
 from fedmia.training import FlatModel, LocalSGD
 
 _STATE = "dp_sgd"
+_WORST = "ε is that of the client that is worst off after so many participations"
 _REASONS = (
     "every step of every participation is counted, so it holds for all updates together",
     "the number of records, and with it the sampling rate and the number of steps, is public",
@@ -107,6 +111,19 @@ class DpSgd:
                 tracks = layer.track_running_stats
                 expect(not tracks, "model", f"{kind} '{name}'", "track_running_stats=False")
 
+    def check_records(self, records: Iterable[int]) -> None:
+        """Refuse a budget that one of these clients could not take part under once.
+
+        Noise that clients find for themselves fits their budgets.
+
+        Raises
+        ------
+        ConfigError
+            In one line, with what one participation costs.
+        """
+        for n in sorted({n for n in records if n > 0}) if self._given else ():
+            self.settled(n)
+
     def claims(self, setting: Setting) -> list[Claim]:
         """Return what the records of the client that is worst off are promised, whoever looks.
 
@@ -116,24 +133,32 @@ class DpSgd:
             If the budget does not allow a client to take part once.
         """
         sizes = sorted({n for n in setting.records if n > 0})
-        accounts = {n: self.account(n) for n in (sizes if self._given else sizes[:1])}
-        costs = {n: account.epsilon(setting.rounds) for n, account in accounts.items()}
-        worst = max(costs, key=lambda n: costs[n])
-        best = min(costs, key=lambda n: costs[n])
-        spread = f"the worst of all clients: ε={costs[worst]:.4g} with {worst} records, "
-        spread += f"{costs[best]:.4g} with {best}"
-        if not self._given:
+        if self._given:
+            costs = {
+                n: self._capped(n).curve([setting.rounds])[0]
+                for n in {*self._undominated(sizes), sizes[-1]}
+            }
+            worst = max(costs, key=lambda n: costs[n])
+            spread = f"in the end ε={costs[worst]:.4g} with {worst} records"
+            spread += f", {costs[sizes[-1]]:.4g} with {sizes[-1]}, the most"
+        else:
             few, many = (self.settled(n).noise_multiplier for n in (sizes[0], sizes[-1]))
             spread = "every client finds the noise for its own number of records: "
             spread += f"noise_multiplier={few:.4g} with {sizes[0]}, {many:.4g} with {sizes[-1]}"
+        account = WorstOf(
+            Neighbours.ADD_REMOVE,
+            self.delta,
+            lambda: [self._capped(n) for n in self._undominated(sizes)],
+        )
         return [
             Claim(
                 unit="record",
-                account=accounts[worst],
+                account=account,
                 holds_against=EVERYBODY,
                 per_participation=True,
-                reasons=(spread, *_REASONS),
+                reasons=(_WORST, spread, *_REASONS),
                 secure=self.secure_noise,
+                warnings=large_delta("delta", self.delta, sizes[0], "records"),
             )
         ]
 
@@ -187,6 +212,22 @@ class DpSgd:
         metrics = MetricRecord({"num-examples": told[0] if self.public_sizes else 1})
         return Message(RecordDict({name: arrays, "metrics": metrics}), reply_to=message)
 
+    def _capped(self, n: int) -> Capped:
+        """Return what a client with n records spends."""
+        return Capped(self.account(n), self.settled(n).affordable)
+
+    def _undominated(self, sizes: Sequence[int]) -> list[int]:
+        """Leave out who has the noise, steps and participations of a client with fewer records.
+
+        Its sampling rate is lower, so that no number of participations costs it more.
+        """
+        if not self._given:
+            return [*sizes]
+        fewest: dict[tuple[int, int | None], int] = {}
+        for n in sorted(sizes):
+            fewest.setdefault((steps(self.recipe, n), self.settled(n).affordable), n)
+        return [*fewest.values()]
+
     @property
     def _given(self) -> bool:
         """Whether all clients add the same noise."""
@@ -237,8 +278,7 @@ class _Accounted:
         settled = defense.settled(n)
         if settled.affordable is not None and taken >= settled.affordable:
             raise DroppedOutError(
-                f"the privacy budget is spent: epsilon={defense.epsilon} after {taken} "
-                "participations"
+                f"{SPENT}: epsilon={defense.epsilon} after {taken} participations"
             )
         if not taken and mixes_records(model.module.train(), x):
             raise ValueError("the model mixes records: what it returns for one depends on others")

@@ -16,9 +16,11 @@ from clients.defenses.hiding import Handler
 from clients.defenses.updates import Update, answered, clipped, expect_clip, round_of
 from clients.honest import DroppedOutError
 from fedmia.errors import expect
+from fedmia.observe import SPENT
 from fedmia.privacy.accounting import Account, Neighbours, gaussian_release
 from fedmia.privacy.budget import Budget, Settled
-from fedmia.privacy.claim import EVERYBODY, Claim, Setting
+from fedmia.privacy.claim import EVERYBODY, Claim, Setting, large_delta
+from fedmia.privacy.lattice import noised
 from fedmia.privacy.randomness import gaussian_source
 
 _STATE = "local_dp"
@@ -89,6 +91,7 @@ class LocalDp:
                 per_participation=True,
                 reasons=(*_REASONS, _HIDDEN) if setting.hidden else _REASONS,
                 secure=self.secure_noise,
+                warnings=large_delta("delta", self.delta, setting.clients, "clients"),
             )
         ]
 
@@ -109,16 +112,14 @@ class LocalDp:
             return call_next(message, context)
         taken, most = self._participations(context), self._settled.affordable
         if most is not None and taken >= most:
-            raise DroppedOutError(
-                f"the privacy budget is spent: epsilon={self.epsilon} after {taken} participations"
-            )
+            raise DroppedOutError(f"{SPENT}: epsilon={self.epsilon} after {taken} participations")
 
-        def noised(update: Update) -> tuple[Update, Mapping[str, float]]:
+        def change(update: Update) -> tuple[Update, Mapping[str, float]]:
             context.state[_STATE] = ConfigRecord({"participations": taken + 1})
             bounded = clipped(update, self.clip, self.clipping)
             return self._noised(bounded, context, round_of(message), taken), {}
 
-        return answered(message, context, call_next, noised)
+        return answered(message, context, call_next, change)
 
     def _noised(self, update: Update, context: Context, server_round: int, taken: int) -> Update:
         """Return the update with noise of its own, also if a server states a round twice."""
@@ -127,8 +128,9 @@ class LocalDp:
         client = int(context.node_config["partition-id"])
         key = (client, server_round, taken)
         noise = gaussian_source(self.secure_noise, self.seed, "local dp", *key)
+        z = self._settled.noise_multiplier
         return {
-            name: values + self.noise_std * noise(values.size).reshape(values.shape)
+            name: noised(values, z * noise(values.size).reshape(values.shape), self.clip)
             for name, values in update.items()
         }
 

@@ -18,9 +18,16 @@ from flwr.app import ConfigRecord, Context, Message
 from clients.defenses.hiding import Handler
 from clients.defenses.updates import Update, answered, clipped, norm, round_of
 from fedmia.errors import expect
-from fedmia.privacy.accounting import Account, Neighbours, composed, gaussian_release
+from fedmia.privacy.accounting import (
+    Account,
+    Neighbours,
+    Release,
+    composed,
+    gaussian_release,
+)
 from fedmia.privacy.claim import RELEASED, Claim, Setting
 from fedmia.privacy.cost import Cost
+from fedmia.privacy.lattice import margin, noised
 from fedmia.privacy.randomness import gaussian_source
 
 DP_CLIP = "dp-clip"
@@ -61,8 +68,6 @@ class SensitivityClip:
         Standard deviation of the noise of ln C_k, in units of half its range, ln(clip/low)/2.
     quantile
         Of a client's norms, for ``heuristic``.
-    noise_multiplier, epsilon, delta, neighbours
-        The strategy's. It must not hold a budget, of which it would spend only its own part.
     secure_noise
         Whether noise comes from a secure source and cannot be repeated.
     seed
@@ -75,10 +80,6 @@ class SensitivityClip:
     every: int = 10
     release_multiplier: float = 10.0
     quantile: float = 0.5
-    noise_multiplier: float | None = None
-    epsilon: float | None = None
-    delta: float = 1e-5
-    neighbours: str = Neighbours.REPLACE_ONE
     secure_noise: bool = False
     seed: int = 0
     needs_open_updates: ClassVar = True
@@ -93,15 +94,6 @@ class SensitivityClip:
         z = self.release_multiplier
         expect(0 < z < math.inf, "release_multiplier", z, "more than 0 and finite")
         expect(0 <= self.quantile <= 1, "quantile", self.quantile, "in [0, 1]")
-        expect(0 < self.delta < 1, "delta", self.delta, "in (0, 1)")
-        if self.form == "released":
-            allowed = f"{Neighbours.REPLACE_ONE}: the thresholds show who takes part"
-            known = self.neighbours == Neighbours.REPLACE_ONE
-            expect(known, "neighbours", self.neighbours, allowed)
-            allowed = "null or inf, and noise_multiplier: the strategy's budget leaves out what "
-            allowed += "the thresholds cost"
-            open_ended = self.epsilon in (None, math.inf)
-            expect(open_ended, "epsilon", self.epsilon, allowed)
 
     @property
     def adds_noise(self) -> bool:
@@ -123,8 +115,15 @@ class SensitivityClip:
         if self.voids_epsilon:
             reason = "no ε: the thresholds, and noise scaled to them, depend on the clients' data"
             return [Claim("client", None, (), reasons=(reason,))]
+        noisy = [claim for claim in setting.strategies if isinstance(claim.account, Account)]
+        if len(noisy) != 1:
+            reason = "no ε: the sum has no noise of its own in every round, the thresholds alone do"
+            return [Claim("client", None, RELEASED, reasons=(reason,))]
+        (of_sum,) = noisy
+        account = of_sum.account
+        assert isinstance(account, Account)
         cost = ThresholdsAndSum(
-            self.noise_multiplier or 0.0, self.release_multiplier, self.every, self.delta
+            account.release.unsampled, self.release_multiplier, self.every, account.delta
         )
         alone = cost.thresholds(setting.rounds).epsilon(1)
         reasons = (
@@ -134,7 +133,8 @@ class SensitivityClip:
             "neighbours: any two data sets of one client; who takes part is not hidden",
             "every client keeps to its threshold, and the strategy scales its noise to the largest",
         )
-        return [Claim("client", cost, RELEASED, True, reasons, self.secure_noise)]
+        secure = self.secure_noise and of_sum.secure
+        return [Claim("client", cost, RELEASED, True, reasons, secure)]
 
     def __call__(self, message: Message, context: Context, call_next: Handler) -> Message:
         """Answer with the clipped update and its bound; pass on what is no answer to ``train``."""
@@ -154,9 +154,11 @@ class SensitivityClip:
         if taken % self.every == 0:
             key = (int(context.node_config["partition-id"]), server_round, taken)
             noise = gaussian_source(self.secure_noise, self.seed, "clip threshold", *key)
-            std = self.release_multiplier * math.log(self.clip / self.low) / 2
-            noisy = math.log(self._bounded(length)) + std * float(noise(1)[0])
-            bound = self._bounded(math.exp(min(noisy, math.log(self.clip))))
+            half = math.log(self.clip / self.low) / 2
+            # On a lattice of half the range, of whose width rounding takes its share.
+            value = np.array([math.log(self._bounded(length))])
+            noisy = noised(value, (1 + margin(1)) * self.release_multiplier * noise(1), half)
+            bound = self._bounded(math.exp(min(float(noisy[0]), math.log(self.clip))))
         context.state[_STATE] = ConfigRecord({"participations": taken + 1, "threshold": bound})
         return bound
 
@@ -176,8 +178,8 @@ class ThresholdsAndSum(Cost):
 
     Parameters
     ----------
-    noise_multiplier
-        Of the sum, in units of the largest threshold.
+    sum
+        What a round's sum releases, in units of the largest threshold.
     release_multiplier
         Of a threshold's logarithm, in units of half its range.
     every
@@ -186,7 +188,7 @@ class ThresholdsAndSum(Cost):
         δ.
     """
 
-    noise_multiplier: float
+    sum: Release
     release_multiplier: float
     every: int
     delta: float
@@ -217,8 +219,7 @@ class ThresholdsAndSum(Cost):
 
     def _together(self, rounds: int) -> Account:
         """Return the account of all rounds for one."""
-        sums = composed(gaussian_release(self.noise_multiplier), times=rounds)
-        both = composed(self.thresholds(rounds).release, sums)
+        both = composed(self.thresholds(rounds).release, composed(self.sum, times=rounds))
         return Account(both, self.neighbours, self.delta)
 
 

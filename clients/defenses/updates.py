@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from clients.defenses.hiding import Handler, one_model
 from fedmia.arrays import to_record
 from fedmia.errors import expect
+from fedmia.privacy.lattice import margin
 from fedmia.records import Params
 from fedmia.secagg.codec import floating
 
@@ -91,9 +92,13 @@ def room(
     error
         Largest change of a coordinate by rounding after the clipping: d coordinates are clipped to
         ``√d · error`` less, which may leave nothing.
+
+    All are clipped to a little less, so that the sum's rounding to a lattice before noise is added
+    (:mod:`fedmia.privacy.lattice`) has its share of the clip too.
     """
     groups = [[name] for name in sizes] if clipping == PER_LAYER else [list(sizes)]
-    bound = _MARGIN * clip / math.sqrt(max(1, len(groups)))
+    share = _MARGIN - margin(sum(sizes.values()))
+    bound = share * clip / math.sqrt(max(1, len(groups)))
     counts = [sum(sizes[name] for name in group) for group in groups]
     return [(g, bound - math.sqrt(d) * error) for g, d in zip(groups, counts, strict=True)]
 

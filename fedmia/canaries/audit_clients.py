@@ -69,7 +69,6 @@ def ceiling(watch: Watch, delta: float, confidence: float) -> float:
     """Return what no training lets these canaries exceed, whatever it does with them.
 
     The bound of :func:`fedmia.audit.one_shot_lower_bound` knows its FPR, so that the number of
-    The bound of :func:`fedmia.audit.one_shot_lower_bound` knows its FPR, so that the number of
     canaries alone is no ceiling on it. But one change cannot point along many directions at once:
     if s canaries, s − 1 counted ones and the one that chose the threshold t, reach it, then
     ``s·t²`` is at most the largest eigenvalue λ of their Gram matrix, which is no larger than that

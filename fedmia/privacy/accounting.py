@@ -9,7 +9,7 @@ sampling    add or remove one                replace one
 ==========  ===============================  ============================================
 all         exact (``GDP``); RDP beside it   exact; RDP beside it
 Poisson     ``PLD``; RDP beside it           ``PLD``
-fixed size  none: its size would be public   ``RDP``
+fixed size  none: its size would be public   ``RDP``, or that of ``all`` if smaller
 ==========  ===============================  ============================================
 
 ``GDP`` is the closed form of Gaussian releases (:mod:`fedmia.privacy.gaussian`), not the central
@@ -79,7 +79,11 @@ class Account(Cost):
         return "RDP" if "fixed" in self.release.kinds else "PLD"
 
     def epsilon(self, rounds: int) -> float:
-        """Return ε after so many rounds, 0 after none; ``inf`` if something has no noise."""
+        """Return ε after so many rounds, 0 after none; ``inf`` if something has no noise.
+
+        For samples of fixed size it is the smaller one of RDP's and that without sampling: both
+        are bounds, and RDP's is the larger one for large samples.
+        """
         return self.curve([rounds])[0]
 
     def epsilon_rdp(self, rounds: int) -> float | None:
@@ -92,13 +96,9 @@ class Account(Cost):
         """Return ε after each of these numbers of rounds; together they cost less than alone."""
         match self.method:
             case "GDP":
-                signal = math.sqrt(self.release.precision) * self._sensitivity
-                return [
-                    epsilon_of_gaussian(math.sqrt(count) * signal, self.delta) if count else 0.0
-                    for count in rounds
-                ]
+                return [self._unsampled(count) for count in rounds]
             case "RDP":
-                return [self._by_rdp(count) for count in rounds]
+                return [min(self._by_rdp(count), self._unsampled(count)) for count in rounds]
             case _:
                 return list(_by_pld(self.release, self.neighbours, self.delta, tuple(rounds)))
 
@@ -110,6 +110,13 @@ class Account(Cost):
     def _sensitivity(self) -> float:
         """Of the sum, in units of the clip."""
         return 2.0 if self.neighbours is Neighbours.REPLACE_ONE else 1.0
+
+    def _unsampled(self, rounds: int) -> float:
+        """Return ε were everybody in every sample; exact where there are none."""
+        if rounds == 0:
+            return 0.0
+        precision = self.release.unsampled.precision
+        return epsilon_of_gaussian(math.sqrt(rounds * precision) * self._sensitivity, self.delta)
 
     def _by_rdp(self, rounds: int) -> float:
         if rounds == 0:

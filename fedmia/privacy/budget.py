@@ -82,7 +82,7 @@ class Settled:
     affordable: int | None
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=1024)
 def _settle(budget: Budget, rounds: int, account_of: Callable[[float], Cost]) -> Settled:
     z, epsilon = budget.noise_multiplier, budget.epsilon
     if epsilon is None or epsilon == math.inf:

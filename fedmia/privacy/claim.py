@@ -28,12 +28,16 @@ class Setting:
         The defence that shows the server sums only; empty if it sees updates.
     length
         Number of floating parameters of the model, which an update has.
+    strategies
+        What the strategies claim, of which a mod's own claim may be composed; empty while these
+        are asked themselves.
     """
 
     records: tuple[int, ...]
     rounds: int
     hidden: str = ""
     length: int = 1
+    strategies: tuple["Claim", ...] = ()
 
     @property
     def clients(self) -> int:
@@ -59,6 +63,8 @@ class Claim:
         The assumptions behind ε, or why there is none; a line each.
     secure
         Whether the noise comes from a secure source; seeded noise is for experiments.
+    warnings
+        What is allowed and weakens the promise, a line each; it begins with the key that is set.
     """
 
     unit: Unit
@@ -67,6 +73,7 @@ class Claim:
     per_participation: bool = False
     reasons: tuple[str, ...] = ()
     secure: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 @runtime_checkable
@@ -75,3 +82,22 @@ class Claiming(Protocol):
 
     def claims(self, setting: Setting) -> list[Claim]:
         """Return what it promises in this setting."""
+
+
+def large_delta(key: str, delta: float, units: int, named: str) -> tuple[str, ...]:
+    """Return a warning where δ would allow giving away one unit at random, nothing elsewhere.
+
+    Parameters
+    ----------
+    key
+        The one that sets δ.
+    delta
+        δ.
+    units
+        How many clients or records there are at least.
+    named
+        What they are called, in the plural.
+    """
+    if delta < 1 / units:
+        return ()
+    return (f"{key}={delta:g} is not below 1/{named}={1 / units:.4g}",)

@@ -8,6 +8,9 @@ probability q and moves by
 
 The denominator is the expected number of records, not the number drawn. Momentum and weight decay
 work on g and cost nothing more. A step in which nobody is drawn is made of noise alone.
+
+Noise in double precision, the secure one, is added on a lattice (:mod:`fedmia.privacy.lattice`),
+and gradients are clipped to so much less. The gradients are summed in the model's own precision.
 """
 
 import math
@@ -18,6 +21,7 @@ import torch
 from torch import Tensor
 
 from fedmia.errors import expect
+from fedmia.privacy.lattice import margin, noised
 from fedmia.privacy.per_record import ClippedGradient
 from fedmia.privacy.randomness import Gaussian, Uniform
 from fedmia.training import FlatModel, LocalSGD
@@ -65,24 +69,30 @@ class PrivateSGD:
         uniform
             Decides who is drawn: a number for each record and step.
         gaussian
-            Gives the noise, all parameters' at once.
+            Gives the noise, all parameters' at once; on a lattice if in double precision.
         """
         n = len(y)
         rate, count = sampling_rate(self.base, n), steps(self.base, n)
         flat, grad, momentum = model.flat, model.grad, self.base.momentum
-        expected, std = rate * n, self.noise_multiplier * self.clip
+        expected, z = rate * n, self.noise_multiplier
         velocity = torch.zeros_like(flat) if momentum else grad
         model.module.train()
         with ClippedGradient(model) as clipped_gradient:
             for _ in range(count):
                 # Sums in place of means: the step length has the denominator.
-                if std:
-                    noise = torch.from_numpy(gaussian(flat.numel())).to(flat.device, flat.dtype)
-                    torch.mul(noise, std, out=grad)
-                else:
+                noise = gaussian(flat.numel()) if z else None
+                exact = noise is not None and noise.dtype == np.float64
+                if noise is None or exact:
                     grad.zero_()
+                else:
+                    fast = torch.from_numpy(noise).to(flat.device, flat.dtype)
+                    torch.mul(fast, z * self.clip, out=grad)
                 drawn = torch.from_numpy(np.flatnonzero(uniform(n) < rate)).to(x.device)
-                clipped_gradient(x[drawn], y[drawn], self.clip)
+                less = margin(flat.numel()) if exact else 0.0
+                clipped_gradient(x[drawn], y[drawn], self.clip * (1 - less))
+                if noise is not None and exact:
+                    released = noised(grad.cpu().numpy(), z * noise, self.clip)
+                    grad.copy_(torch.from_numpy(released))
                 if self.base.weight_decay:
                     grad.add_(flat, alpha=self.base.weight_decay * expected)
                 if momentum:

@@ -4,12 +4,13 @@ Floats of a textbook sampler betray the noise-free value by the gaps between the
 Significance of the Least Significant Bits for Differential Privacy, CCS 2012). The secure source
 adds up several normals instead, so that no search over their bits undoes the noise: N. Holohan,
 S. Braghin, Secure Random Sampling in Differential Privacy, ESORICS 2021 (arXiv 2107.10138). Its
-bits are a ChaCha20 key stream under a key of the operating system.
+bits are a ChaCha20 key stream under a key of the operating system. The sum that it is added to has
+last digits too: :mod:`fedmia.privacy.lattice` sees to those.
 """
 
 import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -30,8 +31,8 @@ _TILE = 2**15
 class Gaussian(Protocol):
     """A source of standard normal noise."""
 
-    def __call__(self, size: int) -> NDArray[np.float32]:
-        """Return the next ``size`` values, shape (size,)."""
+    def __call__(self, size: int) -> NDArray[np.floating[Any]]:
+        """Return the next ``size`` values, shape (size,), in double precision if secure."""
 
 
 def gaussian_source(secure: bool, seed: int, purpose: str, *key: int) -> Gaussian:
@@ -40,9 +41,10 @@ def gaussian_source(secure: bool, seed: int, purpose: str, *key: int) -> Gaussia
     Parameters
     ----------
     secure
-        Whether the noise is unpredictable and safe against floating-point attacks. If not, it is
-        that of the seed, the same whenever it is asked for, of 2²⁴ different values up to ±5.42:
-        good for experiments, but it protects nobody.
+        Whether the noise is unpredictable, in double precision; added by
+        :func:`fedmia.privacy.lattice.noised` it is safe against floating-point attacks. If not, it
+        is that of the seed, the same whenever it is asked for, in single precision, of 2²⁴
+        different values up to ±5.42: good for experiments, but it protects nobody.
     seed, purpose, key
         As in :func:`fedmia.seeding.generator`; not read if ``secure``.
     """
@@ -78,9 +80,9 @@ def _seeded_normal(bits: np.random.BitGenerator, size: int) -> NDArray[np.float3
     return normal
 
 
-def _secure_normal(words: Stream, size: int) -> NDArray[np.float32]:
+def _secure_normal(words: Stream, size: int) -> NDArray[np.float64]:
     """Return sums of Box and Muller's normals, scaled to variance 1."""
-    noise = np.empty(size, dtype=np.float32)
+    noise = np.empty(size)
     for start in range(0, size, _TILE):
         tile = noise[start : start + _TILE]
         pairs = (len(tile) + 1) // 2

@@ -93,6 +93,12 @@ class Release:
         """How the releases about samples draw these."""
         return frozenset(part.sampling.kind for part in self.sampled)
 
+    @property
+    def unsampled(self) -> "Release":
+        """The same releases, each about everybody: what they cost one who took part in all."""
+        ours = (part.times / part.noise_multiplier**2 for part in self.sampled)
+        return Release(math.fsum((self.precision, *ours)))
+
 
 def gaussian_release(noise_multiplier: float, sampling: Sampling = Sampling()) -> Release:
     """Return the release of a sum with Gaussian noise.

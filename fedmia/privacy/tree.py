@@ -12,6 +12,7 @@ gets noise of its own, once; the sum over rounds 1..t is made of as many as t ha
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,15 +134,15 @@ class TreeNoise:
     def __init__(self, restart: int | None = None) -> None:
         self._restart = restart
         self._leaf = 0
-        self.nodes: list[NDArray[np.float32]] = []
+        self.nodes: list[NDArray[np.floating[Any]]] = []
 
-    def step(self, source: Gaussian, size: int) -> NDArray[np.float32]:
+    def step(self, source: Gaussian, size: int) -> NDArray[np.floating[Any]]:
         """Return the noise of the next prefix sum less that of the last one, shape (size,).
 
         Parameters
         ----------
         source
-            Of the noise of the node that ends here; standard normal.
+            Of the noise of the node that ends here.
         size
             The same in all steps.
         """

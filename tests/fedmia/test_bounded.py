@@ -1,10 +1,13 @@
 """Stacks in which noise would not be what is promised of it are refused in one line."""
 
+import math
+
 import pytest
 from flwr.serverapp.strategy import FedAvg
 from torch import nn
 
 from clients.defenses.clipping import Clipping
+from clients.defenses.dp_sgd import DpSgd
 from clients.defenses.local_dp import LocalDp
 from clients.defenses.secagg_plus import SecAggPlus as SecAggMod
 from clients.defenses.sensitivity_clip import SensitivityClip
@@ -13,12 +16,18 @@ from fedmia.errors import ConfigError
 from fedmia.secagg.protocol import Protocol
 from fedmia.stack import Stack
 from strategies.dp_central import DpCentral
+from strategies.dp_ftrl import DpFtrl
 from strategies.secagg_plus import SecAggPlus
 
 
 def central(inner=None, **settings):
     inner = inner or FedAvg(fraction_evaluate=0.0)
     return DpCentral(inner, 1.0, 30, 10, **{"epsilon": 8.0} | settings)
+
+
+def ftrl(**settings):
+    inner = FedAvg(fraction_evaluate=0.0)
+    return DpFtrl(inner, 1.0, 30, 10, epsilon=8.0, clip_by="clients", **settings)
 
 
 def stack(strategy, mods=None, model=None):
@@ -47,6 +56,9 @@ def refusal(given):
         stack(central(clip_by="clients"), {"clipping": Clipping()}),
         stack(central(clip_by="clients"), {"clipping": Clipping(), "print": print}),
         masked(central(clip_by="clients"), Clipping()),
+        stack(ftrl(), {"clipping": Clipping()}),
+        stack(ftrl(), {"clipping": Clipping(clipping="per_layer")}),
+        masked(ftrl(), Clipping()),
         masked(FedAvg(fraction_evaluate=0.0), LocalDp()),
     ],
 )
@@ -80,9 +92,7 @@ def test_poisson_rounds_that_would_be_given_up():
 
 def test_thresholds_that_the_server_would_have_to_see():
     inner = central(clip_by="clients", neighbours="replace_one", noise_multiplier=9.0, epsilon=None)
-    assert "no sensitivityclip under secagg_plus" in refusal(
-        masked(inner, SensitivityClip(noise_multiplier=9.0))
-    )
+    assert "no sensitivityclip under secagg_plus" in refusal(masked(inner, SensitivityClip()))
 
 
 @pytest.mark.parametrize("mods", [{}, {"clipping": Clipping(), "again": Clipping()}])
@@ -101,6 +111,11 @@ def test_both_sides_clip_alike(mod, key):
     assert line.startswith(f"client.defenses.clipping.{key}: expected")
 
 
+def test_where_the_strategy_has_no_way_of_clipping_the_bound_alone_is_compared():
+    line = refusal(stack(ftrl(), {"clipping": Clipping(clip=2.0)}))
+    assert line == "client.defenses.clipping.clip=2.0: expected 1.0, as strategy.clip"
+
+
 def test_nothing_changes_an_update_after_it_was_clipped():
     mods = {"print": print, "clipping": Clipping()}
     assert "expected clipping outside of print" in refusal(stack(central(clip_by="clients"), mods))
@@ -113,3 +128,38 @@ def test_a_mod_is_asked_whether_it_can_train_the_model():
 
     line = refusal(stack(FedAvg(fraction_evaluate=0.0), {"picky": Picky()}, nn.Linear(1, 1)))
     assert line == "client.defenses.picky: model=BatchNorm1d: expected another"
+
+
+REPLACED = {"neighbours": "replace_one", "noise_multiplier": 9.0, "epsilon": None}
+
+
+def beside_thresholds(form="released", **settings):
+    strategy = central(clip_by="clients", **{**REPLACED, **settings})
+    return stack(strategy, {"sensitivity_clip": SensitivityClip(form)})
+
+
+def test_released_thresholds_ask_for_replaced_neighbours_and_no_budget():
+    bounded.check(beside_thresholds())
+    bounded.check(beside_thresholds(epsilon=math.inf, noise_multiplier=None))
+    line = refusal(beside_thresholds(neighbours="add_remove"))
+    assert line.startswith("strategy.neighbours=add_remove: expected replace_one beside")
+    line = refusal(beside_thresholds(epsilon=30.0))
+    assert line.startswith("strategy.epsilon=30.0: expected null or inf, and noise_multiplier,")
+
+
+def test_a_heuristic_takes_any_budget_since_it_promises_nothing():
+    bounded.check(beside_thresholds("heuristic", neighbours="add_remove", epsilon=30.0))
+
+
+def test_released_thresholds_are_not_composed_with_the_noise_of_a_tree():
+    strategy = DpFtrl(FedAvg(fraction_evaluate=0.0), 1.0, 30, 10, clip_by="clients", **REPLACED)
+    line = refusal(stack(strategy, {"sensitivity_clip": SensitivityClip()}))
+    assert line.startswith("strategy=DpFtrl: expected one with fresh noise in every round")
+
+
+def test_a_budget_that_lets_a_client_take_part_in_no_round_is_refused_before_training():
+    within = DpSgd(noise_multiplier=1.0, epsilon=50.0)
+    bounded.check(stack(FedAvg(fraction_evaluate=0.0), {"dp_sgd": within}))
+    beyond = DpSgd(noise_multiplier=1.0, epsilon=0.01)
+    line = refusal(stack(FedAvg(fraction_evaluate=0.0), {"dp_sgd": beyond}))
+    assert line.startswith("client.defenses.dp_sgd.epsilon=0.01: expected at least")

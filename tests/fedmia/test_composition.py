@@ -24,6 +24,7 @@ from fedmia.secagg.noise import Noise
 from fedmia.secagg.protocol import Protocol
 from fedmia.stage import prepare
 from strategies.additive_sharing import AdditiveSharing
+from strategies.dp_central import DpCentral
 from strategies.secagg_plus import SecAggPlus
 
 LOCAL_DP = LocalDpMod(1.0, 1.0, 1.0, 1e-5)
@@ -385,6 +386,12 @@ def test_derived_identities_are_noted_where_they_are_used(tmp_path):
         METRICS,
     ]
     assert composition.notes(signing(folder=str(tmp_path))) == [METRICS]
+
+
+def test_poisson_rounds_are_refused_before_their_rate_is():
+    settings = {"epsilon": 8.0, "sampling": "poisson", "rate": 0.1, "clip_by": "clients"}
+    inner = DpCentral(sampling(1.0), 1.0, 5, 10, **settings)
+    assert refusal(stack(inner=inner)).startswith("strategy.inner.sampling=poisson: expected fixed")
 
 
 def test_preparing_an_experiment_asks_for_all_this_before_training():

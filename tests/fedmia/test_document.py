@@ -99,6 +99,14 @@ def test_what_is_promised_of_an_unfinished_run_counts_every_client_in_every_roun
     assert after[5]["epsilon"] < 1.2
     assert (after[5]["rounds"], after[20]["rounds"]) == (5, 20)
     assert delta_against(private, {"claims": [after[20]]}) == 1e-5
+    other = after[20] | {"epsilon": 1.0, "epsilon_replace_one": 3.0, "delta": 1e-3}
+    assert delta_against(private, {"claims": [after[20], other]}) == 1e-5
+
+
+def test_what_weakens_a_claim_is_a_note_once():
+    weak = prepare(compose([*SMALL, *LOCAL, "client.defenses.local_dp.delta=0.3"]))
+    (line,) = [n for n in made(weak, {})["notes"] if "delta" in n]
+    assert line == "client.defenses.local_dp.delta=0.3 is not below 1/clients=0.25"
 
 
 def test_a_bound_beyond_the_claim_raises_the_alarm_and_fails_the_guard():

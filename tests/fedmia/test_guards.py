@@ -67,6 +67,13 @@ def test_masked_words_are_judged_where_there_are_some():
     assert guards(leak_check=seen | {"verdict": "too few words"})["masked words"][0] == "info"
 
 
+def test_an_adaptive_clip_is_judged_where_there_is_one():
+    assert "adaptive clip" not in guards()
+    assert guards(clip_astray="")["adaptive clip"][0] == "pass"
+    told = guards(clip_astray="adaptive clip: 99% of updates")["adaptive clip"]
+    assert told == ("warn", "99% of updates")
+
+
 def test_the_guards_follow_the_schema():
     follows(check([attack()], [blind()], **FACTS), list[Guard], "guards")
     with pytest.raises(MismatchError, match=r"guards.*status='x': expected"):

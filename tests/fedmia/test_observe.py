@@ -4,7 +4,15 @@ from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, Re
 
 from fedmia.arrays import to_record
 from fedmia.grid.base import LocalGrid
-from fedmia.observe import DivergedError, EveryClientFailedError, Fault, ObservedGrid
+from fedmia.observe import (
+    ABSENT,
+    SPENT,
+    BudgetSpentError,
+    DivergedError,
+    EveryClientFailedError,
+    Fault,
+    ObservedGrid,
+)
 from fedmia.records import MASKED, WORDS
 
 SENT = {
@@ -414,6 +422,41 @@ def test_a_strategy_that_abandons_rounds_lives_on_after_one_in_which_everyone_fa
     assert len(list(observed.send_and_receive(ask(grid)))) == 3
     assert len(observed.faults) == 3
     assert seen == []
+
+
+@pytest.mark.parametrize("abandons", [False, True])
+def test_training_ends_once_every_node_has_spent_its_budget(abandons):
+    grid = Scripted(lambda client, message: refuse(message, f"{ABSENT}: {SPENT}: epsilon=8"), 3)
+    observed = ObservedGrid(grid, print, abandons=abandons)
+    first, *others = grid.get_node_ids()
+
+    observed.send_and_receive(ask(grid, nodes=[first]))
+    observed.send_and_receive(ask(grid, nodes=[others[0], first]))
+    with pytest.raises(BudgetSpentError, match="budgets of all 3 clients are spent") as caught:
+        observed.send_and_receive(ask(grid, nodes=others))
+    assert caught.value.round == 3
+
+
+def test_training_goes_on_while_a_client_is_away_for_another_reason_or_answers():
+    reasons = {0: f"{ABSENT}: {SPENT}", 1: f"{ABSENT}: {SPENT}", 2: ABSENT}
+    grid, observed, seen = watch(lambda client, message: refuse(message, reasons[client]))
+    observed.send_and_receive(ask(grid))
+    grid.answer = lambda client, message: (
+        answer(client, message) if client == 2 else refuse(message, reasons[client])
+    )
+    observed.send_and_receive(ask(grid))
+    assert [len(o.updates) for o in seen] == [1]
+
+
+def test_a_node_that_took_part_and_is_gone_may_have_budget_left():
+    grid, observed, _ = watch(answer)
+    observed.send_and_receive(ask(grid))
+    gone, *left = grid.get_node_ids()
+    grid.get_node_ids = lambda: left
+    grid.answer = lambda client, message: refuse(message, f"{ABSENT}: {SPENT}")
+    observed.send_and_receive(ask(grid))
+    with pytest.raises(BudgetSpentError):
+        observed.send_and_receive(ask(grid, nodes=[gone]))
 
 
 def test_the_first_reason_is_one_of_this_round_even_if_fewer_answer_than_were_asked():

@@ -4,6 +4,7 @@ import pytest
 from flwr.serverapp.strategy import FedAvg
 
 from clients.defenses.clipping import Clipping
+from clients.defenses.dp_sgd import DpSgd
 from clients.defenses.local_dp import LocalDp
 from clients.defenses.secagg_plus import SecAggPlus as SecAggMod
 from clients.defenses.sensitivity_clip import SensitivityClip
@@ -24,6 +25,10 @@ def central(**settings):
 
 def collected(strategy, mods=None, **fields):
     return promises.collect(Stack(strategy, mods or {}, RECORDS, **fields), RECORDS, 30)
+
+
+def warned(strategy, mods=None):
+    return promises.warnings(Stack(strategy, mods or {}, RECORDS), RECORDS, 30)
 
 
 def test_nothing_is_promised_without_noise():
@@ -85,20 +90,22 @@ def test_a_heuristic_threshold_leaves_no_epsilon():
 
 def test_released_thresholds_stand_in_for_the_strategys_claim():
     settings = {"noise_multiplier": 10.0, "epsilon": None, "neighbours": "replace_one"}
-    mods = {"sensitivity_clip": SensitivityClip(noise_multiplier=10.0)}
-    ((part, claim),) = collected(central(clip_by="clients", **settings), mods)
-    alone = central(clip_by="clients", **settings).account
+    mods = {"sensitivity_clip": SensitivityClip()}
+    strategy = central(clip_by="clients", delta=1e-3, **settings)
+    ((part, claim),) = collected(strategy, mods)
     assert part == "client.defenses.sensitivity_clip"
-    assert claim.account.epsilon(30) > alone.epsilon(30)
+    assert strategy.account.epsilon(30) < claim.account.epsilon(30)
+    assert claim.account.epsilon(30) < 1.2 * strategy.account.epsilon(30)
+    assert claim.account.delta == 1e-3
 
 
-def row(part, epsilon, holds_against, unit="client", replaced=None):
+def row(part, epsilon, holds_against, unit="client", replaced=None, delta=1e-5):
     return {
         "part": part,
         "unit": unit,
         "epsilon": epsilon,
         "epsilon_replace_one": replaced,
-        "delta": 1e-5,
+        "delta": delta,
         "holds_against": holds_against,
         "per_round": [],
     }
@@ -117,6 +124,22 @@ def test_the_smallest_epsilon_that_holds_against_a_vantage_is_the_claim():
     found = promises.against(claims, "server")
     assert (found["epsilon_claimed"], found["epsilon_comparable"], found["delta"]) == (2, 4, 1e-5)
     assert promises.against(claims, "participant")["epsilon_claimed"] is None
+
+
+def test_bounds_about_one_record_are_held_against_the_smallest_epsilon_of_replacing_one():
+    claims = [
+        row("a", 2.0, ["aggregate"], replaced=5.0),
+        row("b", 3.0, ["aggregate"], replaced=3.0, delta=1e-3),
+        row("c", 1.0, ["final_model"], replaced=1.0),
+        row("d", 1.0, ["aggregate"]),
+    ]
+    found = promises.against(claims, "aggregate")
+    assert (found["epsilon_claimed"], found["delta"]) == (1.0, 1e-5)
+    assert found["epsilon_comparable"] == 3.0
+    assert promises.comparable(claims, "aggregate")["delta"] == 1e-3
+    assert promises.alarm({**found, "epsilon_lower_bound": 4.0})
+    assert promises.alarm({**found, "epsilon_lower_bound": 2.5}) is None
+    assert promises.comparable([claims[3]], "aggregate") is None
 
 
 @pytest.mark.parametrize(
@@ -140,5 +163,26 @@ def test_canary_clients_are_held_against_claims_about_clients():
 
 
 def test_warnings_name_the_part():
-    (line,) = promises.warnings(Stack(central(delta=0.2), {}, RECORDS))
-    assert line.startswith("strategy.delta=0.2")
+    assert warned(central(delta=0.2)) == ["strategy.delta=0.2 is not below 1/clients=0.1"]
+    assert warned(central(delta=0.09)) == []
+    mods = {"local_dp": LocalDp(delta=0.1), "dp_sgd": DpSgd(noise_multiplier=1.0, delta=0.05)}
+    assert warned(FedAvg(fraction_evaluate=0.0), mods) == [
+        "client.defenses.local_dp.delta=0.1 is not below 1/clients=0.1",
+        "client.defenses.dp_sgd.delta=0.05 is not below 1/records=0.05",
+    ]
+
+
+def test_a_delta_under_the_mask_is_warned_of():
+    noise = Noise(mechanism="skellam", noise_multiplier=8.0, min_survivors=5, delta=0.1)
+    strategy = SecAggPlus(FedAvg(fraction_evaluate=0.0), Protocol(10, max_weight=1, noise=noise))
+    (line,) = warned(strategy)
+    assert line == "strategy.protocol.noise.delta=0.1 is not below 1/clients=0.1"
+    ((_, claim),) = collected(strategy)
+    (said,) = promises.spent([("strategy", claim)], 1, {})
+    assert said["reasons"][-1] in line
+
+
+def test_a_claim_that_another_stands_in_for_is_warned_of_all_the_same():
+    settings = {"noise_multiplier": 10.0, "epsilon": None, "neighbours": "replace_one"}
+    strategy = central(clip_by="clients", delta=0.2, **settings)
+    assert len(warned(strategy, {"sensitivity_clip": SensitivityClip()})) == 1

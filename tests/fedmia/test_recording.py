@@ -8,8 +8,10 @@ import torch
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 
 from clients.honest import Honest
+from fedmia import promises
 from fedmia.arrays import to_record
 from fedmia.config import compose
+from fedmia.document import faults, promised
 from fedmia.grid.base import LocalGrid
 from fedmia.observe import Observer
 from fedmia.recording import ask_nodes, train
@@ -240,6 +242,62 @@ def test_a_round_in_which_everyone_fails_ends_the_run_in_one_line(stage, tmp_pat
     assert "out of power" in training.failure
     assert Transcript(tmp_path / "transcript").rounds == (1,)
     assert len(training.faults) == CLIENTS
+
+
+CENTRAL = ["strategy=dp_central", "strategy.epsilon=null", "strategy.noise_multiplier=0.1"]
+
+
+def test_where_noise_is_released_anyway_a_round_in_which_everyone_fails_ends_nothing(tmp_path):
+    private = stage_of(*CENTRAL, "strategy.sampling=poisson", "strategy.rate=0.5")
+    training = record(replace(private, client=Spoiling(client=-1)), tmp_path)
+
+    assert training.failure is None
+    assert training.rounds == ROUNDS
+    asked = {fault.round for fault in training.faults}
+    assert asked
+    assert asked <= {2, 3}
+    assert all("out of power" in fault.reason for fault in training.faults)
+    transcript = Transcript(tmp_path / "transcript")
+    assert transcript.rounds == (1,)
+    sent = transcript[0].params
+    assert all(np.abs(training.params[name] - sent[name]).max() > 0 for name in sent)
+
+
+def test_where_everyone_fails_in_all_rounds_the_first_reason_is_told(tmp_path):
+    training = record(replace(stage_of(*CENTRAL), client=Spoiling(client=-1, since=1)), tmp_path)
+
+    assert training.failure.startswith(f"no client answered in any of {ROUNDS} rounds; first reas")
+    assert "out of power" in training.failure
+
+
+def test_an_update_that_is_not_finite_is_divergence_under_central_noise_too(tmp_path):
+    training = record(replace(stage_of(*CENTRAL), client=Spoiling(how="nan update")), tmp_path)
+
+    assert training.failure.startswith("training diverged: client 2, round 2: the update of")
+
+
+@pytest.mark.parametrize("part", ["local_dp", "dp_sgd"])
+def test_training_stops_once_all_clients_have_spent_their_budgets(part, tmp_path):
+    key = f"client.defenses.{part}"
+    given = [f"client/defenses=[{part}]", f"{key}.noise_multiplier=8", "num_rounds=6"]
+    free = stage_of(*given, f"{key}.epsilon=null")
+    ((_, claim),) = promises.collect(free.stack, free.shard_sizes, 6)
+    private = stage_of(*given, f"{key}.epsilon={claim.account.epsilon(2) + 1e-6}")
+
+    training = record(private, tmp_path)
+
+    assert training.failure is None
+    assert training.stopped == (3, f"the privacy budgets of all {CLIENTS} clients are spent")
+    assert training.rounds == 2
+    assert training.participations == {client: [1, 2] for client in range(CLIENTS)}
+    transcript = Transcript(tmp_path / "transcript")
+    assert transcript.rounds == (1, 2)
+    assert all(np.array_equal(transcript.final[k], v) for k, v in training.params.items())
+    privacy = promised(private, training)
+    assert privacy["stopped"].startswith("before round 3: the privacy budgets of all")
+    assert privacy["claims"][0]["rounds"] == 2
+    said = f"{CLIENTS} clients are away: the privacy budget is spent"
+    assert faults(training) == [{"round": 3, "client": None, "reason": said}]
 
 
 def test_a_global_model_that_is_not_finite_is_named(stage, tmp_path):

@@ -39,6 +39,16 @@ def moved(model, change):
 
 
 @dataclass(frozen=True)
+class Connected:
+    """All of a grid that a strategy looks at before it asks: who is there."""
+
+    nodes: list[int]
+
+    def get_node_ids(self):
+        return self.nodes
+
+
+@dataclass(frozen=True)
 class Round:
     """``asked``: ranks of the node ids; ``change``: of the model, ``None`` if it stayed."""
 
@@ -55,8 +65,12 @@ def play(
     rounds: int = 1,
     lost: Callable[[int, int], bool] = lambda client, number: False,
     metrics: Callable[[int], dict] = lambda client: {"num-examples": 1, "train-loss": 3.0},
+    away: Callable[[int, int], bool] = lambda client, number: False,
 ):
-    """Play rounds in which ``updates(client, round)`` is what a client adds to the model."""
+    """Play rounds in which ``updates(client, round)`` is what a client adds to the model.
+
+    One that is ``lost`` is asked and does not answer; one that is ``away`` is not connected.
+    """
 
     def answer(message, client, number, model):
         after = moved(model, updates(client, number))
@@ -67,7 +81,8 @@ def play(
         nodes = sorted(grid.get_node_ids())
         model, found = model_of(size), []
         for number in range(1, rounds + 1):
-            sent = list(strategy.configure_train(number, to_record(model), ConfigRecord(), grid))
+            there = Connected([n for k, n in enumerate(nodes) if not away(k, number)])
+            sent = list(strategy.configure_train(number, to_record(model), ConfigRecord(), there))
             asked = [nodes.index(m.metadata.dst_node_id) for m in sent]
             here = [(m, k) for m, k in zip(sent, asked, strict=True) if not lost(k, number)]
             replies = [answer(m, client, number, model) for m, client in here]

@@ -103,17 +103,42 @@ def test_only_those_drawn_are_asked():
     np.testing.assert_allclose(found.change, mean([1, 4]) + 1 / 4, atol=1e-5)
 
 
-def test_clients_that_are_not_there_are_lost_and_replaced_by_nobody():
+def test_clients_that_are_away_later_leave_their_places_empty():
     strategy = Known()
     strategy.drawn = (1, 4)
-    (found,) = play(strategy, update, 3, SIZE)
-    assert found.asked == [1]
-    np.testing.assert_allclose(found.change, mean([1]) + 1 / 4, atol=1e-5)
+    gone = {2: (0, 2), 3: (0, 1), 4: (1, 4)}
+    found = play(
+        strategy,
+        update,
+        CLIENTS,
+        SIZE,
+        5,
+        away=lambda client, number: client in gone.get(number, ()),
+    )
+    asked = [[1, 4], [1, 4], [4], [], [1, 4]]
+    assert [r.asked for r in found] == asked
+    for number, (seen, drawn) in enumerate(zip(found, asked, strict=True), start=1):
+        np.testing.assert_allclose(seen.change, mean(drawn, number) + number / 4, atol=1e-5)
 
 
-def test_more_clients_than_configured_stop_the_round():
-    with pytest.raises(RuntimeError, match=r"^7 clients: expected 1..6, as configured$"):
-        play(Known(), update, 7, SIZE)
+def test_clients_that_come_later_are_never_asked():
+    found = play(
+        Known(clients=4), update, CLIENTS, SIZE, 3, away=lambda c, t: t == 1 and c in (0, 3)
+    )
+    assert [r.asked for r in found] == [[1, 2, 4, 5]] * 3
+
+
+@pytest.mark.parametrize("there", [5, 7])
+def test_all_clients_have_to_be_there_in_the_first_round(there):
+    said = rf"^{there} clients in the first round: expected 6, as configured, since each has"
+    with pytest.raises(RuntimeError, match=said):
+        play(Known(), update, there, SIZE)
+
+
+def test_a_round_to_which_nobody_is_connected_has_no_model_to_move():
+    inner = FedAvg(fraction_evaluate=0.0, min_train_nodes=0, min_available_nodes=0)
+    with pytest.raises(RuntimeError, match=r"^round 2: no client is there$"):
+        play(Known(inner), update, CLIENTS, SIZE, 2, away=lambda client, number: number == 2)
 
 
 def test_where_nobody_is_drawn_or_answers_noise_is_released_all_the_same():
@@ -244,7 +269,7 @@ def test_where_clients_clip_a_reply_counts_as_many_as_it_is_the_mean_of(weights)
     (found,) = play(
         strategy,
         mean_of,
-        len(weights),
+        CLIENTS,
         SIZE,
         metrics=lambda client: {"num-examples": weights[client]},
     )

@@ -9,7 +9,7 @@ from secagg_federations import run
 
 from fedmia.errors import ConfigError
 from fedmia.privacy.accounting import Account, Sampling, gaussian_release
-from fedmia.privacy.claim import Setting
+from fedmia.privacy.claim import RELEASED, Setting
 from fedmia.privacy.cost import Neighbours
 from fedmia.privacy.randomness import gaussian_source
 from fedmia.secagg.protocol import Protocol
@@ -183,6 +183,17 @@ class TestAccount:
         strategy = central(noise_multiplier=1.7, delta=1e-6, **settings)
         (claim,) = strategy.claims(Setting((5,) * 10, 30))
         assert claim.account == Account(gaussian_release(1.7, sampling), neighbours, 1e-6)
+
+    def test_against_participants_a_sample_of_fixed_size_promises_nothing(self):
+        fixed = {"noise_multiplier": 1.0, "sampling": "fixed", "neighbours": "replace_one"}
+        (claim,) = central(rate=0.5, **fixed).claims(Setting((5,) * 10, 30))
+        assert claim.holds_against == ("aggregate", "final_model")
+        assert claim.reasons[-1].startswith("nothing is promised against participants")
+        everybody = central(rate=1.0, **fixed)
+        poisson = central(rate=0.5, noise_multiplier=1.0, sampling="poisson")
+        for strategy in (everybody, poisson):
+            (claim,) = strategy.claims(Setting((5,) * 10, 30))
+            assert claim.holds_against == RELEASED
 
     def test_adaptive_clipping_costs_what_z_does(self):
         strategy = central(clients=100, noise_multiplier=1.7, adaptive=True)

@@ -30,6 +30,25 @@ def test_clients_take_turns_by_rank():
     assert [r.asked for r in found] == [[0, 3], [1, 4], [2, 5], [0, 3], [1, 4]]
 
 
+def test_clients_that_come_and_go_take_part_in_their_own_rounds_alone():
+    """The rounds of each client cost no more than the schedule that is accounted for."""
+    rounds, groups, clients = 12, 4, 8
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        present = rng.random((rounds + 1, clients)) < 0.6
+        present[1] = True
+        present[:, 7] = True  # somebody is always there
+        strategy = ftrl(clients=clients, rounds=rounds, groups=groups, **NONE)
+        found = play(
+            strategy, nothing(2), clients, 2, rounds, away=lambda c, t, here=present: not here[t, c]
+        )
+        turns = [
+            [c for c in range(clients) if c % groups == (t - 1) % groups and present[t, c]]
+            for t in range(1, rounds + 1)
+        ]
+        assert [r.asked for r in found] == turns
+
+
 def test_without_noise_it_is_the_clipped_sum_over_the_mean_size_of_a_group():
     def update(client, number):
         return np.random.default_rng((client, number)).normal(size=5)

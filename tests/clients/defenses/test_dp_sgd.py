@@ -23,7 +23,7 @@ from fedmia.models.cnn import CNN
 from fedmia.models.logistic import Logistic
 from fedmia.models.mlp import MLP
 from fedmia.models.resnet18 import ResNet18
-from fedmia.observe import ABSENT
+from fedmia.observe import ABSENT, SPENT
 from fedmia.privacy.accounting import Neighbours
 from fedmia.privacy.claim import EVERYBODY, Claiming, Setting
 from fedmia.records import Examples
@@ -188,7 +188,9 @@ def test_the_claim_is_that_of_the_client_that_is_worst_off():
     (claim,) = defense.claims(Setting((40, 6, 5, 20), 10))
     costs = {n: defense.account(n).epsilon(10) for n in (40, 6, 5, 20)}
     assert claim.account.epsilon(10) == max(costs.values()) == costs[6]  # one more step than 5
-    assert f"ε={costs[6]:.4g} with 6 records, {costs[40]:.4g} with 40" in claim.reasons[0]
+    assert f"ε={costs[6]:.4g} with 6 records, {costs[40]:.4g} with 40" in claim.reasons[1]
+    wanted = [max(defense.account(n).epsilon(t) for n in (40, 6, 5, 20)) for t in range(11)]
+    assert claim.account.curve(range(11)) == pytest.approx(wanted, rel=1e-6)
     assert (claim.unit, claim.holds_against, claim.per_participation) == ("record", EVERYBODY, True)
     assert not claim.secure
     assert made(secure_noise=True).claims(Setting((20,), 1))[0].secure
@@ -198,7 +200,35 @@ def test_the_claim_is_that_of_the_client_that_is_worst_off():
 def test_the_claim_keeps_to_the_budget():
     (claim,) = made(noise_multiplier=None, epsilon=4.0, rounds=10).claims(Setting((40, 20), 10))
     assert 0.999 * 4.0 < claim.account.epsilon(10) <= 4.0
-    assert "noise_multiplier=" in claim.reasons[0]
+    assert "noise_multiplier=" in claim.reasons[1]
+
+
+def test_noise_that_each_client_finds_for_itself_is_claimed_as_the_worst_of_all_at_any_time():
+    defense = made(noise_multiplier=None, epsilon=4.0, rounds=10)
+    curves = {n: defense.account(n).curve(range(1, 11)) for n in (7, 30)}
+    assert curves[7] != pytest.approx(curves[30], rel=1e-2)
+    (claim,) = defense.claims(Setting((30, 7, 30), 10))
+    wanted = np.max([*curves.values()], axis=0)
+    assert claim.account.curve(range(1, 11)) == pytest.approx(wanted, rel=1e-6)
+
+
+def test_a_client_that_stays_away_costs_no_more_whatever_others_do():
+    budget = made(noise_multiplier=1.0).account(6).epsilon(2) * 1.05
+    defense = made(noise_multiplier=1.0, epsilon=budget, rounds=30)
+    most = {n: defense.settled(n).affordable for n in (6, 40)}
+    assert most[6] == 2 < most[40] < 30
+    (claim,) = defense.claims(Setting((6, 40), 30))
+    of = {n: [defense.account(n).epsilon(min(t, most[n])) for t in range(31)] for n in (6, 40)}
+    assert of[6][-1] < of[40][-1] <= budget
+    assert claim.account.curve(range(31)) == pytest.approx(np.maximum(of[6], of[40]), rel=1e-6)
+    assert claim.account.epsilon(30) <= budget
+    assert "with 40 records" in claim.reasons[1]
+
+
+def test_a_delta_that_lets_one_of_the_fewest_records_be_given_away_is_warned_of():
+    for delta, warned in ((0.05, True), (0.04, False)):
+        (claim,) = made(noise_multiplier=1.0, delta=delta).claims(Setting((40, 20), 10))
+        assert (claim.warnings == ("delta=0.05 is not below 1/records=0.05",)) == warned
 
 
 def test_without_noise_nothing_is_claimed():
@@ -218,6 +248,7 @@ def test_a_client_stays_away_when_its_budget_is_spent_also_in_a_fresh_process():
     with pytest.raises(DroppedOutError, match=r"^the privacy budget is spent: .* 2 participations"):
         answer(defense, at, 3)
     assert ABSENT in "DroppedOutError"
+    assert SPENT == "the privacy budget is spent"
     answer(defense, context(1), 3)  # another client has its own
 
 

@@ -1,6 +1,7 @@
 """Thresholds are bounded and noised as the account has it; the heuristic promises nothing."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,12 +15,22 @@ from scipy.stats import kstest
 from clients.defenses.sensitivity_clip import DP_CLIP, SensitivityClip
 from fedmia.arrays import to_params, to_record
 from fedmia.errors import ConfigError
-from fedmia.privacy.accounting import Neighbours
-from fedmia.privacy.claim import RELEASED, Claiming, Setting
+from fedmia.privacy.accounting import Account, Neighbours, Sampling, gaussian_release
+from fedmia.privacy.claim import RELEASED, Claim, Claiming, Setting
+from fedmia.privacy.tree import TreeAccount
 from fedmia.records import difference
 
 SENT = {"w": np.ones(8, np.float32), "seen": np.array(3, np.int64)}
 SETTING = Setting((20,) * 10, 30)
+
+
+ALL = Sampling()
+
+
+def beside(z, secure=False, delta=1e-5, sampling=ALL):
+    """Return the setting beside a strategy with this noise."""
+    account = Account(gaussian_release(z, sampling), Neighbours.REPLACE_ONE, delta)
+    return replace(SETTING, strategies=(Claim("client", account, RELEASED, secure=secure),))
 
 
 @pytest.fixture(autouse=True)
@@ -168,26 +179,47 @@ def by_dp_accounting(z, release, rounds, every, delta):
 
 @pytest.mark.parametrize(("rounds", "every"), [(1, 1), (7, 3), (30, 10), (9, 50)])
 def test_epsilon_is_that_of_all_thresholds_and_all_sums_together(rounds, every):
-    mod = SensitivityClip(noise_multiplier=12.0, release_multiplier=8.0, every=every)
-    (claim,) = mod.claims(SETTING)
+    mod = SensitivityClip(release_multiplier=8.0, every=every)
+    (claim,) = mod.claims(beside(12.0))
     wanted = by_dp_accounting(12.0, 8.0, rounds, every, 1e-5)
     assert claim.account.epsilon(rounds) == pytest.approx(wanted, rel=1e-3)
     assert claim.account.epsilon_rdp(rounds) >= claim.account.epsilon(rounds)
+
+
+@pytest.mark.parametrize(
+    "sampling", [Sampling("poisson", rate=0.1), Sampling("fixed", sample=1, population=10)]
+)
+def test_noise_delta_and_source_are_the_strategys_and_its_sampling_counts_for_nothing(sampling):
+    mod = SensitivityClip(release_multiplier=8.0, secure_noise=True)
+    (claim,) = mod.claims(beside(3.0, secure=True, delta=1e-3, sampling=sampling))
+    assert claim.account.delta == 1e-3
+    wanted = by_dp_accounting(3.0, 8.0, 4, mod.every, 1e-3)
+    assert claim.account.epsilon(4) == pytest.approx(wanted, rel=1e-3)
+    assert claim.secure
+    assert not mod.claims(beside(3.0, secure=False))[0].secure
+
+
+def test_without_an_account_of_every_rounds_sum_there_is_no_epsilon():
+    tree = TreeAccount(12.0, 30, 1, None, Neighbours.REPLACE_ONE, 1e-5)
+    for claims in ((), (Claim("client", tree, RELEASED),)):
+        (claim,) = SensitivityClip().claims(replace(SETTING, strategies=claims))
+        assert claim.account is None
+        assert claim.reasons[0].startswith("no ε: the sum has no noise")
 
 
 def test_the_release_of_a_threshold_has_the_noise_that_is_accounted_for():
     """Replaced, a client moves ln C by ln(clip/low) at most: σ of it is z/2 of that, so μ = 2/z."""
     mod = SensitivityClip(low=0.5, clip=4.0, release_multiplier=6.0)
     std = 6.0 * math.log(8.0) / 2
-    released = mod.claims(SETTING)[0].account.thresholds(1)
+    released = mod.claims(beside(12.0))[0].account.thresholds(1)
     assert released.neighbours is Neighbours.REPLACE_ONE
     assert math.sqrt(released.release.precision) * 2 == pytest.approx(math.log(8.0) / std)
 
 
 def test_the_claim_is_of_the_whole_under_replacement_alone():
-    mod = SensitivityClip(noise_multiplier=12.0)
+    mod = SensitivityClip()
     assert isinstance(mod, Claiming)
-    (claim,) = mod.claims(SETTING)
+    (claim,) = mod.claims(beside(12.0))
     assert (claim.unit, claim.per_participation) == ("client", True)
     assert claim.holds_against == RELEASED
     assert claim.account.under(Neighbours.REPLACE_ONE) == claim.account
@@ -199,9 +231,8 @@ def test_the_claim_is_of_the_whole_under_replacement_alone():
 
 
 def test_thresholds_without_noise_on_the_sum_promise_nothing_finite():
-    for noise in (None, 0.0):
-        account = SensitivityClip(noise_multiplier=noise).claims(SETTING)[0].account
-        assert account.epsilon(1) == math.inf
+    account = SensitivityClip().claims(beside(0.0))[0].account
+    assert account.epsilon(1) == math.inf
 
 
 # heuristic
@@ -215,8 +246,8 @@ def test_the_heuristic_threshold_is_a_quantile_of_the_norms_before(fresh):
 
 
 def test_the_heuristic_promises_nothing_and_says_why():
-    mod = SensitivityClip("heuristic", noise_multiplier=12.0)
-    (claim,) = mod.claims(SETTING)
+    mod = SensitivityClip("heuristic")
+    (claim,) = mod.claims(beside(12.0))
     assert claim.account is None
     assert claim.holds_against == ()
     assert claim.reasons[0].startswith("no ε: the thresholds")
@@ -238,24 +269,9 @@ def test_the_heuristic_promises_nothing_and_says_why():
         ({"every": 0}, "every=0: expected at least 1"),
         ({"release_multiplier": 0}, "release_multiplier=0: expected more than 0 and finite"),
         ({"quantile": 1.5}, "quantile=1.5: expected in [0, 1]"),
-        ({"delta": 0}, "delta=0: expected in (0, 1)"),
-        (
-            {"neighbours": "add_remove"},
-            "neighbours=add_remove: expected replace_one: the thresholds show who takes part",
-        ),
-        (
-            {"epsilon": 8.0},
-            "epsilon=8.0: expected null or inf, and noise_multiplier: the strategy's budget leaves "
-            "out what the thresholds cost",
-        ),
     ],
 )
 def test_settings_that_cannot_be_kept_are_refused_before_any_training(settings, line):
     with pytest.raises(ConfigError) as caught:
         SensitivityClip(**settings)
     assert str(caught.value) == line
-
-
-def test_the_heuristic_takes_any_budget_since_it_promises_nothing():
-    mod = SensitivityClip("heuristic", epsilon=8.0, neighbours="add_remove")
-    assert mod.claims(SETTING)[0].account is None

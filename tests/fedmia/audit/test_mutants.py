@@ -10,9 +10,15 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 from flwr.supercore.task_identity import TaskIdentity
 
-from clients.canaries.random_direction import direction
+from clients.canaries.random_direction import RandomDirection, direction
 from fedmia.arrays import to_params, to_record
 from fedmia.audit import cosines, one_shot_lower_bound
+from fedmia.audit.clip_quantile import clip_followed
+from fedmia.canaries.audit_clients import audit_canaries
+from fedmia.canaries.watch import Watch
+from fedmia.guards import check
+from fedmia.privacy.claim import Setting
+from fedmia.promises import alarm, spent
 from fedmia.seeding import generator
 from strategies.dp_central import DpCentral
 from strategies.dp_ftrl import DpFtrl
@@ -61,12 +67,14 @@ def central(kind=DpCentral, seed=0, **settings):
     return kind(fedavg(), rounds=ROUNDS, clients=CLIENTS, seed=seed, **{"clip": 1.0} | settings)
 
 
-def proved(strategy, seed, norm=1.0, rounds=ROUNDS):
+def proved(strategy, seed, norm=1.0, rounds=ROUNDS, watch=None):
     """Return the ε that the canaries of one training prove; they send vectors of this norm."""
     canaries = np.stack([direction(seed, j, SIZE) for j in range(CANARIES)])
     rng = generator(seed, "honest")
     model = {"first": np.zeros(SIZE // 3, np.float32), "rest": np.zeros((2, SIZE // 3), np.float32)}
     start = flat(model)
+    if watch:
+        watch.see(0, model)
     for server_round in range(1, rounds + 1):
         sent = strategy.configure_train(server_round, to_record(model), ConfigRecord(), Nodes())
         replies = []
@@ -77,6 +85,8 @@ def proved(strategy, seed, norm=1.0, rounds=ROUNDS):
             replies.append(reply(message, step))
         arrays, _ = strategy.aggregate_train(server_round, replies)
         model = to_params(arrays)
+        if watch:
+            watch.see(server_round, model)
     seen = cosines(canaries, flat(model) - start)
     return one_shot_lower_bound(seen, SIZE, DELTA, CONFIDENCE, generator(seed, "audit"))
 
@@ -144,8 +154,8 @@ class ForgottenComposition(DpCentral):
         self.affordable = None  # no budget stops it
 
 
-class InvertedAdaptiveClipping(DpCentral):
-    """Moves the clip the wrong way, and scales the noise by the clip of the next round."""
+class NoiseScaledByTheNextClip(DpCentral):
+    """Scales the noise by a clip that is smaller than that of the round."""
 
     def summed(self, server_round, within, answered):
         self.clips.append((server_round, self.clip))
@@ -159,8 +169,8 @@ BROKEN = {
     "noise over cohort": (NoiseOverCohort, {}, ROUNDS),
     "clip after noise": (ClipAfterNoise, {}, ROUNDS),
     "forgotten composition": (ForgottenComposition, {}, 40),
-    "inverted adaptive clipping": (
-        InvertedAdaptiveClipping,
+    "noise scaled by the next clip": (
+        NoiseScaledByTheNextClip,
         {"adaptive": True, "clip_lr": 8.0, "bit_noise": 20.0},
         ROUNDS,
     ),
@@ -175,3 +185,39 @@ def test_broken_mechanisms_are_caught_in_every_run(name):
         for seed in range(5)
     ]
     assert min(bounds) > 2, bounds
+
+
+class InvertedAdaptiveClipping(DpCentral):
+    """Moves the clip by the share of updates that were clipped, as Flower 1.41 does."""
+
+    def summed(self, server_round, within, answered):
+        super().summed(server_round, answered - within, answered)
+
+
+@pytest.mark.parametrize(("kind", "caught"), [(DpCentral, False), (InvertedAdaptiveClipping, True)])
+@pytest.mark.parametrize("clip", [0.5, 2.0])
+def test_a_clip_that_moves_the_wrong_way_is_caught_by_its_shares(kind, caught, clip):
+    strategy = central(kind, epsilon=40, adaptive=True, clip=clip, clip_lr=0.5)
+    strategy.affordable = None
+    proved(strategy, 0, rounds=24)
+    shares = [share for _, share in strategy.shares]
+    quantile, noise = strategy.aim
+    line = clip_followed(shares, quantile, noise)
+    assert (line is not None) == caught
+    if caught:
+        facts = {"candidates_sha256": "", "shared": 0, "repeated": 0, "null_run": False}
+        guards = check([], [], test_accuracy=None, clip_astray=line, **facts)
+        assert [g["status"] for g in guards if g["name"] == "adaptive clip"] == ["warn"]
+
+
+@pytest.mark.parametrize(("kind", "alarmed"), [(DpCentral, False), (NoiseOverCohort, True)])
+def test_the_alarm_is_raised_by_canaries_of_a_broken_mechanism_alone(kind, alarmed):
+    strategy = central(kind, epsilon=2)
+    watch = Watch(RandomDirection(count=CANARIES, num_clients=CLIENTS, seed=0))
+    proved(strategy, 0, norm=50.0, watch=watch)
+    found = audit_canaries(watch, DELTA, CONFIDENCE, generator(0, "canary clients"))
+    setting = Setting((5,) * CLIENTS, ROUNDS)
+    claims = spent([("strategy", c) for c in strategy.claims(setting)], ROUNDS, {})
+    line = alarm({"claims": claims, "canary_clients": found})
+    assert (line is not None) == alarmed
+    assert line is None or line.startswith("canary clients prove ε ≥ ")

@@ -10,6 +10,7 @@ from fedmia.privacy.accounting import (
     Neighbours,
     Release,
     Sampling,
+    calibrate,
     composed,
     gaussian_release,
 )
@@ -63,7 +64,7 @@ def test_very_little_noise_is_accounted_for_on_a_coarser_grid():
     assert ours == pytest.approx(pld_epsilon(event, ADD, 30, 1e-3), rel=1e-3)
 
 
-@pytest.mark.parametrize(("z", "sample", "rounds"), [(1.0, 1, 30), (2.0, 10, 100), (8.0, 99, 3)])
+@pytest.mark.parametrize(("z", "sample", "rounds"), [(1.0, 1, 30), (2.0, 10, 100), (8.0, 30, 3)])
 def test_with_samples_of_fixed_size_epsilon_is_the_rdp_accountants(z, sample, rounds):
     theirs = rdp.RdpAccountant(neighboring_relation=THEIRS[REPLACE])
     half = dp_accounting.GaussianDpEvent(z / 2)
@@ -73,6 +74,30 @@ def test_with_samples_of_fixed_size_epsilon_is_the_rdp_accountants(z, sample, ro
     assert ours.method == "RDP"
     assert ours.epsilon(rounds) == pytest.approx(theirs.get_epsilon(DELTA), rel=1e-3)
     assert ours.epsilon_rdp(rounds) == ours.epsilon(rounds)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_samples_of_fixed_size_cost_no_more_than_everybody(steps):
+    def of(z, sample):
+        sampled = gaussian_release(z, Sampling("fixed", sample=sample, population=100))
+        return Account(composed(sampled, times=steps), REPLACE, DELTA)
+
+    many, whole = of(8.0, 99), of(8.0, 100)
+    assert whole.method == "GDP"
+    assert many.method == "RDP"
+    assert many.epsilon(3) == pytest.approx(whole.epsilon(3), rel=1e-9)
+    assert many.epsilon_rdp(3) > 1.2 * whole.epsilon(3)
+    assert of(8.0, 5).epsilon(3) < 0.5 * whole.epsilon(3)
+    assert many.curve([0, 3]) == [0, many.epsilon(3)]
+
+
+def test_a_large_sample_of_fixed_size_needs_no_more_noise_than_everybody():
+    def needed(sample):
+        sampling = Sampling("fixed", sample=sample, population=10)
+        return calibrate(4.0, DELTA, 30, lambda z: account(z, sampling, REPLACE))
+
+    assert needed(9) == pytest.approx(needed(10), rel=2e-4)
+    assert needed(1) < 0.8 * needed(10)
 
 
 @pytest.mark.parametrize(("z", "rounds"), [(1.0, 1), (12.0, 40)])

@@ -33,7 +33,7 @@ def test_noise_does_not_depend_on_what_came_before(secure, lag):
 def test_noise_has_the_size_and_type_asked_for(secure, size):
     noise = gaussian_source(secure, 1, "noise")(size)
     assert noise.shape == (size,)
-    assert noise.dtype == np.float32
+    assert noise.dtype == (np.float64 if secure else np.float32)
     assert np.all(np.isfinite(noise))
 
 

@@ -67,3 +67,12 @@ def test_no_noise_stays_noiseless_whatever_the_sampling_and_infinite_noise_relea
 def test_a_negative_count_is_refused():
     with pytest.raises(ConfigError, match="times=-1: expected ≥ 0"):
         composed(gaussian_release(1.0), times=-1)
+
+
+def test_leaving_sampling_aside_each_release_is_about_everybody():
+    release = composed(gaussian_release(2.0, TENTH), gaussian_release(3.0, FIVE_OF_TEN), times=4)
+    both = composed(release, gaussian_release(4.0))
+    assert both.unsampled.sampled == ()
+    assert both.unsampled.precision == pytest.approx(4 / 4 + 4 / 9 + 1 / 16)
+    assert gaussian_release(2.0).unsampled == gaussian_release(2.0)
+    assert gaussian_release(0.0).unsampled.noiseless
