@@ -22,7 +22,11 @@ REFUSED = [
     ),
     ("model=mpl", "model=mpl: expected one of cnn, logistic, mlp, resnet18 (did you mean mlp?)"),
     ("attack=[fedmia,x]", "attack=x: expected one of aggregate_cosine, attack_r, "),
-    ("experiment=x", "experiment=x: expected one of central_dp_secagg, dp_central, dp_sgd,"),
+    (
+        "experiment=x",
+        "experiment=x: expected one of central_dp_secagg, dp_central, dp_sgd, dp_sgd_secagg, "
+        "local_dp, local_dp_secagg, null_run, quick",
+    ),
     ("client/defenses=[x]", "client/defenses="),
     ("num_rounds", "num_rounds: expected key=value in Hydra's override syntax"),
     ("~foo", "~foo: expected a key that is there to be deleted"),

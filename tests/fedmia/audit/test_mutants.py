@@ -4,13 +4,14 @@ import math
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 from flwr.supercore.task_identity import TaskIdentity
 
 from clients.canaries.random_direction import RandomDirection, direction
+from clients.defenses.local_dp import LocalDp
 from fedmia.arrays import to_params, to_record
 from fedmia.audit import cosines, one_shot_lower_bound
 from fedmia.audit.clip_quantile import clip_followed
@@ -67,12 +68,12 @@ def central(kind=DpCentral, seed=0, **settings):
     return kind(fedavg(), rounds=ROUNDS, clients=CLIENTS, seed=seed, **{"clip": 1.0} | settings)
 
 
-def proved(strategy, seed, norm=1.0, rounds=ROUNDS, watch=None):
+def proved(strategy, seed, norm=1.0, rounds=ROUNDS, watch=None, mod=None):
     """Return the ε that the canaries of one training prove; they send vectors of this norm."""
     canaries = np.stack([direction(seed, j, SIZE) for j in range(CANARIES)])
     rng = generator(seed, "honest")
     model = {"first": np.zeros(SIZE // 3, np.float32), "rest": np.zeros((2, SIZE // 3), np.float32)}
-    start = flat(model)
+    start, states = flat(model), {}
     if watch:
         watch.see(0, model)
     for server_round in range(1, rounds + 1):
@@ -82,13 +83,23 @@ def proved(strategy, seed, norm=1.0, rounds=ROUNDS, watch=None):
             client = message.metadata.dst_node_id - 1
             honest = rng.standard_normal(SIZE, dtype=np.float32)
             step = norm * canaries[client] if client < CANARIES else honest
-            replies.append(reply(message, step))
+            replies.append(answer(message, step, mod, states))
         arrays, _ = strategy.aggregate_train(server_round, replies)
         model = to_params(arrays)
         if watch:
             watch.see(server_round, model)
     seen = cosines(canaries, flat(model) - start)
     return one_shot_lower_bound(seen, SIZE, DELTA, CONFIDENCE, generator(seed, "audit"))
+
+
+def answer(message, step, mod, states):
+    """Return a client's reply, through the mod around it if there is one."""
+    if mod is None:
+        return reply(message, step)
+    client = message.metadata.dst_node_id - 1
+    state = states.setdefault(client, RecordDict())
+    context = Context(1, client + 1, {"partition-id": client}, state, {})
+    return mod(message, context, lambda message, context: reply(message, step))
 
 
 def flat(model):
@@ -121,6 +132,16 @@ RIGHT = {
 def test_no_bound_of_twenty_runs_exceeds_the_claim_of_a_right_mechanism(name):
     bounds = [proved(RIGHT[name](seed), seed, norm=50.0) for seed in range(20)]
     assert max(bounds) <= RIGHT[name](0).account.epsilon(ROUNDS)
+
+
+def test_no_bound_of_twenty_runs_exceeds_what_local_noise_promises():
+    bounds = []
+    for seed in range(20):
+        mod = LocalDp(epsilon=20.0, rounds=ROUNDS, seed=seed)
+        bounds.append(proved(fedavg(), seed, norm=50.0, mod=mod))
+    assert max(bounds) <= 20.0
+    unprotected = LocalDp(epsilon=math.inf, rounds=ROUNDS)
+    assert proved(fedavg(), 0, norm=50.0, mod=unprotected) > 20.0
 
 
 def test_the_bound_is_above_zero_where_the_claim_is_large():
