@@ -16,6 +16,8 @@ A part says what it is by attributes of its own:
     Those who hold a share of every update at the server's side; how many a client expects.
 ``identities`` (mod)
     Of those who may take part (:class:`fedmia.secagg.identities.Identities`).
+``check_asked`` (strategy)
+    Refuses settings that cannot serve a round of so many clients.
 ``linear`` (strategy)
     See :func:`strategies.linear.is_linear`.
 """
@@ -62,6 +64,7 @@ def check(stack: Stack) -> None:
     check_identities(stack)
     check_evaluation(stack)
     check_noise(stack)
+    check_asked(stack)
     bounded.check(stack)
     check_length(stack)
     check_weighting(stack)
@@ -188,6 +191,16 @@ def check_noise(stack: Stack) -> None:
     for key, part in parts:
         allowed = f"none beside {key}={type(part).__name__}, or noise would be counted twice"
         expect(not adds_noise(part), "strategy.protocol.noise.mechanism", noise.mechanism, allowed)
+
+
+def check_asked(stack: Stack) -> None:
+    """Ask each strategy whether it can serve a round in which all that are asked answer."""
+    for key, part in wrapped(stack.strategy):
+        if stack.sampled is not None and hasattr(part, "check_asked"):
+            try:
+                part.check_asked(stack.sampled)
+            except ConfigError as error:
+                raise ConfigError(f"{key}.{error}") from None
 
 
 def check_length(stack: Stack) -> None:

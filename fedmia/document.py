@@ -191,6 +191,10 @@ def faults(training: Training) -> list[results.Fault]:
         {"round": number, "client": None, "reason": f"abandoned: {reason}"}
         for number, reason in training.abandoned
     ]
+    found += [
+        {"round": number, "client": None, "reason": f"fell back: {reason}"}
+        for number, reason in training.fallbacks
+    ]
     return sorted(found, key=lambda fault: fault["round"])
 
 

@@ -78,6 +78,10 @@ SPENT = "the privacy budget is spent"
 """In the reason of every reply of a client that is away for this, and stays away."""
 
 
+LARGEST = 1e15
+"""A value of an answer beyond this is none: its square would leave float32."""
+
+
 class BudgetSpentError(RuntimeError):
     """Nobody is left to train: every client's privacy budget is spent; ``round`` says when."""
 
@@ -119,11 +123,15 @@ class ObservedGrid(Grid):
     abandons
         Whether the strategy goes on where no client of a round answered: it leaves the model as
         it is, or moves it by noise alone.
+    rejects
+        Whether the strategy leaves out an update that is not finite: it is a fault of its sender
+        then, and no part of the observation.
 
     Raises
     ------
     DivergedError
-        When a reply holds a value that is not finite (before ``on_round`` is called).
+        When a reply holds a value that is not finite (before ``on_round`` is called), unless the
+        strategy ``rejects`` it.
     BudgetSpentError
         When no client of a round answered and every node has said that its privacy budget is
         spent, in this round or before.
@@ -138,11 +146,16 @@ class ObservedGrid(Grid):
     """
 
     def __init__(
-        self, grid: Grid, on_round: Callable[[Observation], None], abandons: bool = False
+        self,
+        grid: Grid,
+        on_round: Callable[[Observation], None],
+        abandons: bool = False,
+        rejects: bool = False,
     ) -> None:
         self._grid = grid
         self._on_round = on_round
         self._abandons = abandons
+        self._rejects = rejects
         self._pushed: dict[str, Message] = {}
         self._pulled: list[Message] = []
         self._rounds = 0
@@ -227,8 +240,7 @@ class ObservedGrid(Grid):
             if reply.has_error():
                 reason = reply.error.reason or f"error {reply.error.code}"
                 self.faults.append(Fault(self._rounds, node_id, reason))
-            elif node_id in sent:
-                self._check_loss(node_id, reply.content)
+            elif node_id in sent and self._usable(node_id, reply.content, params[node_id]):
                 (masked if MASKED in reply.content else answers).append((node_id, reply.content))
         self._count(sent, self.faults[earlier:])
         room = Block.for_copies(next(iter(params.values())), len(answers))
@@ -265,6 +277,24 @@ class ObservedGrid(Grid):
             if node_id not in away:
                 self.participations.setdefault(node_id, []).append(self._rounds)
 
+    def _usable(self, node_id: int, content: RecordDict, sent: Params) -> bool:
+        """Whether an answer is observed; if not, it is a fault of its sender."""
+        if not self._rejects:
+            self._check_loss(node_id, content)
+            return True
+        answered = to_params(_arrays(content))
+        for name, before in sent.items():
+            value = answered.get(name)
+            if value is None or value.shape != before.shape:
+                reason = f"rejected: '{name}' is not as it was sent"
+            elif not _small(value):
+                reason = f"rejected: '{name}' is not finite, or too large"
+            else:
+                continue
+            self.faults.append(Fault(self._rounds, node_id, reason))
+            return False
+        return True
+
     def _update(self, node_id: int, content: RecordDict, sent: Params, room: Block) -> Update:
         delta = difference(to_params(_arrays(content)), sent, room)
         for name, change in delta.items():
@@ -298,6 +328,13 @@ def _finite(array: NDArray[Any]) -> bool:
     """Whether all values are finite; a finite sum, in one pass, says so without a second."""
     with np.errstate(over="ignore", invalid="ignore"):
         return array.dtype.kind != "f" or bool(np.isfinite(array.sum()) or np.isfinite(array).all())
+
+
+def _small(array: NDArray[Any]) -> bool:
+    """Whether all values are finite, and their squares are in float32."""
+    if array.dtype.kind != "f" or not array.size:
+        return True
+    return bool(array.max() <= LARGEST and array.min() >= -LARGEST)  # NaN fails both
 
 
 def _is_train(message: Message) -> bool:

@@ -28,6 +28,7 @@ from fedmia.records import Observation, Params
 from fedmia.seeding import generator
 from fedmia.stack import wrapped
 from fedmia.stage import Stage
+from fedmia.suspicion import Flag
 from fedmia.training import FlatModel, accuracy, first_nonfinite
 from fedmia.transcript import TranscriptWriter
 from fedmia.truth import Truth
@@ -47,11 +48,13 @@ class Training:
     ``nodes`` maps node ids to client numbers: ground truth, for the evaluation alone.
     ``failure`` says in one line why training stopped early, ``None`` if it did not. ``stopped`` is
     the first round that a privacy budget did not allow, and why; ``participations`` has the rounds
-    of each client number in which it may have sent something. ``abandoned`` and ``clipped`` are
-    what a strategy that hides updates says of its rounds, ``masked_bytes`` are the most that a
-    client sent it in one; ``clip_shares`` are the noisy shares of updates within an adaptive clip,
-    ``clip_aim`` is the share aimed at and their noise; ``watch`` saw what its models show of canary
-    clients, if there are any.
+    of each client number in which it may have sent something. ``abandoned`` are rounds that left
+    the model as it was, ``fallbacks`` those in which a rule could not be applied, and why;
+    ``flags`` are what strategies have against single clients. ``clipped`` is what a strategy that
+    hides updates says of its rounds, ``masked_bytes`` are the most that a client sent it in one;
+    ``clip_shares`` are the noisy shares of updates within an adaptive clip, ``clip_aim`` is the
+    share aimed at and their noise; ``watch`` saw what its models show of canary clients, if there
+    are any.
     """
 
     nodes: dict[int, int]
@@ -64,6 +67,8 @@ class Training:
     stopped: tuple[int, str] | None = None
     participations: dict[int, list[int]] = field(default_factory=dict)
     abandoned: list[tuple[int, str]] = field(default_factory=list)
+    fallbacks: list[tuple[int, str]] = field(default_factory=list)
+    flags: list[Flag] = field(default_factory=list)
     clipped: list[tuple[int, float]] = field(default_factory=list)
     masked_bytes: int = 0
     watch: Watch | None = None
@@ -148,7 +153,8 @@ def train(stage: Stage, grid: Grid, run_dir: Path, on_round: OnRound) -> Trainin
         return None
 
     strategy = stage.strategy()
-    observed = ObservedGrid(grid, record, abandons=_goes_on(strategy))
+    rejects = any(getattr(part, "rejects_updates", False) for _, part in wrapped(strategy))
+    observed = ObservedGrid(grid, record, abandons=_goes_on(strategy), rejects=rejects)
     try:
         with _seeded(stage.seed):
             strategy.start(
@@ -176,7 +182,10 @@ def train(stage: Stage, grid: Grid, run_dir: Path, on_round: OnRound) -> Trainin
         if aim := getattr(part, "aim", None):
             training.clip_aim = aim
             training.clip_shares = [share for _, share in getattr(part, "shares", ())]
-    training.abandoned = list(getattr(strategy, "abandoned", ()))
+    for _, part in wrapped(strategy):
+        training.abandoned += getattr(part, "abandoned", ())
+        training.fallbacks += getattr(part, "fallbacks", ())
+        training.flags += getattr(part, "flags", ())
     training.clipped = list(getattr(strategy, "clipped", ()))
     if training.failure is None and len(training.abandoned) == stage.config.num_rounds:
         first, reason = training.abandoned[0]
@@ -192,8 +201,9 @@ def train(stage: Stage, grid: Grid, run_dir: Path, on_round: OnRound) -> Trainin
 
 def _goes_on(strategy: Strategy) -> bool:
     """Whether a round in which every client failed does not end training."""
-    return hasattr(strategy, "abandoned") or any(
-        getattr(part, "goes_on", False) for _, part in wrapped(strategy)
+    return any(
+        hasattr(part, "abandoned") or getattr(part, "goes_on", False)
+        for _, part in wrapped(strategy)
     )
 
 

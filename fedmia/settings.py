@@ -48,6 +48,7 @@ class Config:
     model: Any = MISSING
     train: Any = MISSING
     pool: Any = MISSING
+    release: Any = None
     strategy: Any = MISSING
     client: Any = MISSING
     observer: Any = MISSING
