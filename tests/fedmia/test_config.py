@@ -277,7 +277,7 @@ class TestPluginsFromOutside:
 
 @pytest.mark.parametrize(("clients", "malicious", "fits"), [(4, 1, True), (4, 2, False)])
 def test_krum_must_be_left_with_a_neighbour(clients, malicious, fits):
-    overrides = ["strategy=krum", f"num_clients={clients}"]
+    overrides = ["strategy=multikrum", f"num_clients={clients}"]
     overrides.append(f"strategy.num_malicious_nodes={malicious}")
     if fits:
         assert config.compose(overrides).strategy.num_malicious_nodes == malicious
