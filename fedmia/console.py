@@ -14,6 +14,7 @@ from fedmia.errors import ConfigError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from fedmia.report.defenses import Page
     from fedmia.results import Result
 
 
@@ -30,7 +31,8 @@ def show(result: "Result") -> None:
 def compare(dirs: Sequence[Path], output: Path | None = None) -> Path:
     """Print what the runs below ``dirs`` found side by side, and return the page that was written.
 
-    It is ``output``, or in the first of ``dirs``. A single run is shown as it is.
+    It is ``output``, or in the first of ``dirs``. A single run is shown as it is. Runs that name
+    several defences make a page of these instead, in Markdown where ``output`` ends with ``.md``.
 
     Raises
     ------
@@ -39,6 +41,7 @@ def compare(dirs: Sequence[Path], output: Path | None = None) -> Path:
     """
     from fedmia import results
     from fedmia.report.compare import compare as pooled
+    from fedmia.report.defenses import page as defenses_of
     from fedmia.report.html import render
     from fedmia.report.table import comparison_table, difference_table
 
@@ -50,22 +53,40 @@ def compare(dirs: Sequence[Path], output: Path | None = None) -> Path:
         names = ", ".join(map(str, dirs))
         raise ConfigError(f"DIR={names}: expected at least one result.json below, found none")
     runs = [result for _, result in found]
+    folders = [folder for folder, _ in found]
+    name = "report.html" if len(runs) == 1 else "comparison.html"
     if len(runs) == 1:
         show(runs[0])
         text = render(runs[0])
+    elif (defenses := defenses_of(runs, folders)) is not None:
+        text, name = _defenses(runs, defenses, output), "defences.html"
     else:
-        comparison = pooled(runs, [folder for folder, _ in found])
+        comparison = pooled(runs, folders)
         console = stdout()
         console.print(comparison_table(comparison))
         if (differences := difference_table(comparison)) is not None:
             console.print(differences)
         text = render(runs, comparison)
-    page = output or dirs[0] / ("report.html" if len(runs) == 1 else "comparison.html")
+    page = output or dirs[0] / name
     try:
         page.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"--output={page}: expected a writable file ({error.strerror})") from None
     return page
+
+
+def _defenses(runs: Sequence["Result"], defenses: "Page", output: Path | None) -> str:
+    """Print the table of defences, and return the page."""
+    from fedmia.report.defense_table import markdown, table
+    from fedmia.report.html import render_defenses
+
+    console = stdout()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(width=240)
+    console.print(table(defenses))
+    if output is not None and output.suffix == ".md":
+        return markdown(defenses)
+    return render_defenses(runs, defenses)
 
 
 def stdout() -> Console:

@@ -55,6 +55,7 @@ class Config:
     attack: Any = MISSING
     metrics: Any = MISSING
     canaries: Any = None
+    defense: str | None = None
 
 
 def check_ranges(config: DictConfig) -> None:

@@ -35,7 +35,7 @@ def refusal(*overrides, **options):
 def knobs():
     """Every plain, typed value of every option's file: where it stands, and an override of it."""
     for group in config.groups():
-        if group == "experiment":
+        if group in ("defense", "experiment"):
             continue
         for option in config.options(group):
             node = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{option}.yaml"))
