@@ -32,9 +32,10 @@ def difference(after: Params, before: Params, empty: Empty = np.empty) -> dict[s
 
 
 class Capability(StrEnum):
-    """Something an attack may need: a vantage shows the first four, the rest is knowledge."""
+    """Something an attack may need: a vantage shows the first five, the rest is knowledge."""
 
     GLOBAL_MODEL = "the global model"
+    OUTPUTS = "outputs of the global model"
     MANY_ROUNDS = "several rounds"
     CLIENT_UPDATES = "client updates"
     MANY_CLIENTS = "updates of several clients"
@@ -48,6 +49,11 @@ KNOWLEDGE = frozenset(
     {Capability.AUXILIARY, Capability.RECIPE, Capability.SHADOWS, Capability.KNOWN_MEMBERS}
 )
 """What no vantage shows: it is the adversary's own."""
+
+
+def implied(shows: frozenset[Capability]) -> frozenset[Capability]:
+    """Return these capabilities with what follows: who has a model has its outputs."""
+    return shows | {Capability.OUTPUTS} if Capability.GLOBAL_MODEL in shows else shows
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,9 @@ MASKED = "masked"
 
 WORDS = "words"
 """The name of the one array in there: 1-d, uint32 or uint64."""
+
+PAYLOAD = "payload-bytes"
+"""The metric by which a client states how many bytes its answer takes, if less than the model."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""How updates are written in few bytes: pairs of ``encode`` and ``decode``, one form a file."""
