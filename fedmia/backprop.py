@@ -7,12 +7,18 @@ gradient of the cross-entropy is ``δ_L = softmax(z_L) − e_y`` and, below,
 1986).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
+
+Residual = Callable[[Tensor], Tensor]
+"""Gradients ``δ_L`` (n, outputs) of each record's loss in its logits, given these (n, outputs)."""
+
+Factors = Callable[[Tensor], Tensor]
+"""What the inputs of a hidden layer are multiplied by, given these; of their shape."""
 
 
 class Pass(NamedTuple):
@@ -41,6 +47,45 @@ def chain_of(module: nn.Module) -> tuple[nn.Linear, ...]:
     return layers if layers and alone and [*map(type, children)] == alternating else ()
 
 
+def forward(
+    layers: Sequence[nn.Linear], x: Tensor, factors: Factors | None = None
+) -> tuple[list[Tensor], Tensor, list[Tensor]]:
+    """Return the inputs of every layer, the logits, and the factors of the hidden inputs, if any.
+
+    Parameters
+    ----------
+    layers
+        Of the chain, from the input on.
+    x
+        Features (n, *input_shape).
+    factors
+        Scales the hidden inputs, as dropout does.
+    """
+    inputs, used = [x.flatten(1)], []
+    for layer in layers[:-1]:
+        inputs.append(linear(inputs[-1], layer.weight, layer.bias).relu_())
+        if factors is not None:
+            used.append(factors(inputs[-1]))
+            inputs[-1].mul_(used[-1])
+    return inputs, linear(inputs[-1], layers[-1].weight, layers[-1].bias), used
+
+
+def backward(
+    layers: Sequence[nn.Linear],
+    inputs: Sequence[Tensor],
+    delta: Tensor,
+    factors: Sequence[Tensor] = (),
+) -> list[Tensor]:
+    """Return ``δ_l`` of every layer, given that of the last and what :func:`forward` returned."""
+    deltas = [delta]
+    for i in range(len(layers) - 1, 0, -1):
+        delta = (delta @ layers[i].weight).mul_(inputs[i] > 0)
+        if factors:
+            delta.mul_(factors[i - 1])
+        deltas.append(delta)
+    return deltas[::-1]
+
+
 @torch.no_grad()
 def backpropagate(layers: Sequence[nn.Linear], x: Tensor, y: Tensor) -> Pass:
     """Return what a batch gives, records apart.
@@ -52,16 +97,11 @@ def backpropagate(layers: Sequence[nn.Linear], x: Tensor, y: Tensor) -> Pass:
     x, y
         Features (n, *input_shape) and labels (n,).
     """
-    inputs, last = [x.flatten(1)], layers[-1]
-    for layer in layers[:-1]:
-        inputs.append(linear(inputs[-1], layer.weight, layer.bias).relu_())
-    log_p = torch.log_softmax(linear(inputs[-1], last.weight, last.bias), dim=1)
+    inputs, logits, _ = forward(layers, x)
+    log_p = torch.log_softmax(logits, dim=1)
     delta = log_p.exp().scatter_add_(1, y[:, None], log_p.new_full((len(y), 1), -1.0))
-    deltas = [delta]
-    for below, layer in zip(inputs[:0:-1], layers[:0:-1], strict=True):
-        delta = (delta @ layer.weight).mul_(below > 0)
-        deltas.append(delta)
-    return Pass(inputs, deltas[::-1], -log_p.gather(1, y[:, None])[:, 0])
+    losses = -log_p.gather(1, y[:, None])[:, 0]
+    return Pass(inputs, backward(layers, inputs, delta), losses)
 
 
 class DenseNetwork:
@@ -104,10 +144,31 @@ class DenseNetwork:
             Features (n, ...) and labels (n,).
         """
         inputs, deltas, losses = backpropagate(self._layers, x, y)
-        for below, delta, (to_weight, to_bias) in zip(inputs, deltas, self._to, strict=True):
-            torch.mm(delta.div_(len(y)).t(), below, out=to_weight)
-            torch.sum(delta, 0, out=to_bias)
+        self._write(inputs, deltas)
         return losses.mean()
+
+    @torch.no_grad()
+    def backward_through(
+        self, x: Tensor, residual: Residual, factors: Factors | None = None
+    ) -> None:
+        """Write the gradient of the mean of losses of which only ``δ_L`` is known.
+
+        Parameters
+        ----------
+        x
+            Features (n, ...).
+        residual
+            Called once, without gradients recorded; what it returns is taken over.
+        factors
+            Of the hidden inputs.
+        """
+        inputs, logits, used = forward(self._layers, x, factors)
+        self._write(inputs, backward(self._layers, inputs, residual(logits), used))
+
+    def _write(self, inputs: Sequence[Tensor], deltas: Sequence[Tensor]) -> None:
+        for below, delta, (to_weight, to_bias) in zip(inputs, deltas, self._to, strict=True):
+            torch.mm(delta.div_(len(delta)).t(), below, out=to_weight)
+            torch.sum(delta, 0, out=to_bias)
 
 
 def _hooked(module: nn.Module) -> bool:

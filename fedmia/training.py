@@ -6,7 +6,7 @@ copy and each optimiser step is one operation per term, whatever the number of l
 """
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fedmia.backprop import DenseNetwork
+from fedmia.backprop import DenseNetwork, Factors, Residual
 from fedmia.errors import expect
 from fedmia.records import Examples, Params
 
@@ -58,6 +58,8 @@ class FlatModel:
                 self._views[name] = self._host[a:b].view(tensor.shape).numpy()
         self.names = tuple(module.state_dict())
         self._dense = DenseNetwork.of(module, self.grad)
+        self._factors: Factors | None = None
+        self._num_classes: int | None = None
 
     @property
     def device(self) -> torch.device:
@@ -84,6 +86,63 @@ class FlatModel:
         loss = cross_entropy(self.module(x), y)
         self.differentiate(loss)
         return loss
+
+    def backward_through(self, x: Tensor, residual: Residual) -> None:
+        """Set ``grad`` to that of the mean loss of a batch, given its gradients in the logits.
+
+        Parameters
+        ----------
+        x
+            Features (n, *input_shape) on the model's device.
+        residual
+            Returns each record's gradient in its logits, shape (n, classes), given the logits.
+            Called once, without gradients recorded; what it returns is taken over.
+        """
+        if self._dense is not None:
+            self._dense.backward_through(x, residual, self._factors)
+            return
+        logits = self.module(x)
+        with torch.no_grad():
+            delta = residual(logits.detach()).div_(len(x))
+        gradients = torch.autograd.grad(
+            logits, self._trainable, delta, allow_unused=True, materialize_grads=True
+        )
+        torch.cat([g.reshape(-1) for g in gradients], out=self.grad)
+
+    @contextmanager
+    def hidden_scaled(self, factors: Factors) -> Iterator[None]:
+        """Have :meth:`backward_through` multiply the inputs of hidden layers, and then no longer.
+
+        Hidden are all linear and convolutional layers but the first of the module. Nothing else
+        than training is changed meanwhile.
+
+        Parameters
+        ----------
+        factors
+            Called with the inputs of a hidden layer, for factors of the same shape.
+        """
+
+        def scaled(layer: nn.Module, inputs: tuple[Tensor]) -> Tensor | None:
+            return inputs[0] * factors(inputs[0]) if layer.training else None
+
+        self._factors = factors
+        hidden = [] if self._dense else hidden_layers(self.module)
+        hooks = [layer.register_forward_pre_hook(scaled) for layer in hidden]
+        try:
+            yield
+        finally:
+            self._factors = None
+            for hook in hooks:
+                hook.remove()
+
+    def num_classes(self, x: Tensor) -> int:
+        """Return the number of logits, found in evaluation mode on a record of x (n, ...), once."""
+        if self._num_classes is None:
+            training = self.module.training
+            with torch.no_grad():
+                self._num_classes = self.module.eval()(x[:1]).shape[1]
+            self.module.train(training)
+        return self._num_classes
 
     def load(self, params: Params) -> None:
         """Set every parameter and buffer from named arrays.
@@ -163,9 +222,8 @@ class LocalSGD:
         rng
             Draws the order of the records, anew for each epoch.
         """
-        flat, grad = model.flat, model.grad
         model.module.train()
-        velocity = torch.zeros_like(flat) if self.momentum else grad
+        step = self.stepper(model)
         n = len(y)
         total = 0.0
         for epoch in range(1, self.local_epochs + 1):
@@ -174,14 +232,30 @@ class LocalSGD:
             for start in range(0, n, self.batch_size):
                 batch_y = shuffled_y[start : start + self.batch_size]
                 loss = model.backward(shuffled_x[start : start + self.batch_size], batch_y)
-                if self.weight_decay:
-                    grad.add_(flat, alpha=self.weight_decay)
-                if self.momentum:
-                    torch.add(grad, velocity, alpha=self.momentum, out=velocity)
-                flat.sub_(velocity, alpha=self.lr)
+                step()
                 if epoch == self.local_epochs:
                     total += loss.item() * len(batch_y)
         return total / n
+
+    def stepper(self, model: FlatModel) -> Callable[[], None]:
+        """Return what takes a step along the model's ``grad``, from a momentum of zero."""
+        flat, grad = model.flat, model.grad
+        velocity = torch.zeros_like(flat) if self.momentum else grad
+
+        def step() -> None:
+            if self.weight_decay:
+                grad.add_(flat, alpha=self.weight_decay)
+            if self.momentum:
+                torch.add(grad, velocity, alpha=self.momentum, out=velocity)
+            flat.sub_(velocity, alpha=self.lr)
+
+        return step
+
+
+def hidden_layers(module: nn.Module) -> Sequence[nn.Module]:
+    """Return all linear and convolutional layers of a module but the first."""
+    kinds = (nn.Linear, nn.modules.conv._ConvNd)
+    return [layer for layer in module.modules() if isinstance(layer, kinds)][1:]
 
 
 @contextmanager
