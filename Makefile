@@ -50,6 +50,8 @@ bench: $(INSTALLED)  ## measure speed side by side; results belong in benchmarks
 	$(BIN)/python benchmarks/accounting.py
 	$(BIN)/python benchmarks/central_dp.py
 	$(BIN)/python benchmarks/dp_sgd.py
+	$(BIN)/python benchmarks/mods.py
+	$(BIN)/python benchmarks/training_defenses.py
 	$(BIN)/python benchmarks/default_run.py
 
 clean:  ## remove what the other targets made, except runs

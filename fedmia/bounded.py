@@ -8,16 +8,25 @@ A part says what it does by attributes of its own:
     ``clients`` if it relies on a mod that bounds the norm of each update.
 ``clips_updates`` (mod)
     Whether it bounds that norm to ``clip``, in the way that ``clipping`` names.
+``changes_updates`` (mod)
+    Whether it sends another update in the place of one, which may be larger.
+``after_training`` (mod)
+    Whether it changes what was trained by the records.
 ``replaces_claims`` (mod)
     Whether its claims stand in for the strategy's, which they are composed of.
-``voids_epsilon`` (mod)
-    Whether no ε can be given because of it.
+``voids_epsilon`` (mod or strategy)
+    Of a mod, whether no ε can be given because of it; of a strategy, why those inside it can give
+    none, empty if they can.
 ``needs_open_updates`` (mod)
     Whether the server must see what single clients send.
-``check_model`` (mod)
-    Refuses a model that it cannot train.
+``check_model`` (strategy or mod)
+    Refuses a model that it cannot serve.
 ``check_records`` (mod)
     Refuses numbers of records, one a client, with which a client could take part in no round.
+``held_out`` (mod)
+    How many of so many records it keeps from those that stand before it in the list.
+``shares`` (mod)
+    Settings that the strategy it belongs to has as well, with the same values.
 """
 
 import math
@@ -40,11 +49,15 @@ def check(stack: Stack) -> None:
         In one line, which part is not allowed and why.
     """
     check_state(stack)
+    check_statistics(stack)
     check_models(stack)
+    check_shared(stack)
     check_records(stack)
     check_once(stack)
     check_hidden(stack)
     check_bound(stack)
+    check_changed(stack)
+    check_trained(stack)
     check_composed(stack)
 
 
@@ -66,25 +79,56 @@ def check_state(stack: Stack) -> None:
         expect(value.is_floating_point(), "model", type(stack.model).__name__, allowed)
 
 
+def check_statistics(stack: Stack) -> None:
+    """Refuse running variances beside a mod whose change of them may leave them below zero."""
+    layers = [] if stack.model is None else [*stack.model.modules()]
+    normalising = [one for one in layers if getattr(one, "running_var", None) is not None]
+    changing = [n for n, mod in stack.mods.items() if getattr(mod, "changes_updates", False)]
+    if normalising and changing:
+        kind = type(normalising[0]).__name__
+        allowed = f"no {kind} beside {changing[0]}, which may make a running variance negative; "
+        expect(False, "model", type(stack.model).__name__, f"{allowed}use GroupNorm instead")
+
+
 def check_models(stack: Stack) -> None:
-    """Ask each mod that trains in its own way whether it can train the model."""
-    for name, mod in stack.mods.items():
-        if stack.model is not None and hasattr(mod, "check_model"):
+    """Ask each part that cares whether it can serve the model."""
+    parts: list[tuple[str, object]] = [*wrapped(stack.strategy)]
+    parts += [(f"client.defenses.{name}", mod) for name, mod in stack.mods.items()]
+    for key, part in parts:
+        if stack.model is not None and hasattr(part, "check_model"):
             try:
-                mod.check_model(stack.model)
+                part.check_model(stack.model)
             except ConfigError as error:
                 apart = ": " if str(error).startswith("model=") else "."
-                raise ConfigError(f"client.defenses.{name}{apart}{error}") from None
+                raise ConfigError(f"{key}{apart}{error}") from None
+
+
+def check_shared(stack: Stack) -> None:
+    """Ask that a mod and the strategy that it belongs to have the same settings in common."""
+    parts = {
+        str(getattr(part, "needs_mod", "")): (key, part) for key, part in wrapped(stack.strategy)
+    }
+    for name, mod in stack.mods.items():
+        for setting in getattr(mod, "shares", ()) if name in parts else ():
+            key, part = parts[name]
+            ours, theirs = getattr(part, setting), getattr(mod, setting)
+            allowed = f"{ours}, as {key}.{setting}"
+            expect(ours == theirs, f"client.defenses.{name}.{setting}", theirs, allowed)
 
 
 def check_records(stack: Stack) -> None:
-    """Ask each mod whose account depends on the clients' records whether all can take part."""
-    for name, mod in stack.mods.items():
+    """Ask each mod that cares whether the records left to it will do, the innermost first."""
+    left, holding = list(stack.weights), list[str]()
+    for name, mod in reversed([*stack.mods.items()]):
         if hasattr(mod, "check_records"):
             try:
-                mod.check_records(stack.weights)
+                mod.check_records(left)
             except ConfigError as error:
-                raise ConfigError(f"client.defenses.{name}.{error}") from None
+                beside = f" beside what {', '.join(holding)} holds out" if holding else ""
+                raise ConfigError(f"client.defenses.{name}.{error}{beside}") from None
+        if hasattr(mod, "held_out"):
+            left = [n - mod.held_out(n) for n in left]
+            holding.append(name)
 
 
 def check_once(stack: Stack) -> None:
@@ -132,6 +176,29 @@ def check_bound(stack: Stack) -> None:
         changing = [o for o in outer if not getattr(stack.mods[o], "needs_strategy", "")]
         allowed = f"{name} outside of {', '.join(changing)}, which may make clipped updates larger"
         expect(not changing, "client/defenses", shown, allowed)
+
+
+def check_changed(stack: Stack) -> None:
+    """Ask that a mod that bounds updates does so after those that may make them larger.
+
+    What adds noise of its own (``local_dp``) may stand anywhere: its promise outlasts any change.
+    """
+    shown, names = f"[{', '.join(stack.mods)}]", list(stack.mods)
+    for name in [name for name, mod in stack.mods.items() if _clips(mod)]:
+        for outer in names[: names.index(name)]:
+            changes = bool(getattr(stack.mods[outer], "changes_updates", False))
+            allowed = f"{name} outside of {outer}, which may make clipped updates larger"
+            expect(not changes, "client/defenses", shown, allowed)
+
+
+def check_trained(stack: Stack) -> None:
+    """Refuse a change by the records beside steps that make them private."""
+    shown = f"[{', '.join(stack.mods)}]"
+    private = [name for name, mod in stack.mods.items() if getattr(mod, "own_steps", False)]
+    for name, mod in stack.mods.items() if private else ():
+        changes = bool(getattr(mod, "after_training", False))
+        allowed = f"no {name} beside {private[0]}: it would change by the records what hides them"
+        expect(not changes, "client/defenses", shown, allowed)
 
 
 def check_composed(stack: Stack) -> None:

@@ -9,7 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fedmia.errors import ConfigError, expect
 from fedmia.explain import unknown
 from fedmia.plugins import check_plugin, plugins
-from fedmia.settings import Config, check_ranges
+from fedmia.settings import Config, attack_names, check_ranges
 
 _AT_ONCE = ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes")
 
@@ -35,6 +35,8 @@ def check(config: DictConfig, options: Callable[[str], list[str]]) -> None:
             raise ConfigError(unknown(str(key), "", known))
         if OmegaConf.is_missing(config, str(key)):
             raise ConfigError(f"{key}=???: expected one of {', '.join(options(str(key)))}")
+    if not isinstance(config.attack, DictConfig) or not attack_names(config):
+        raise ConfigError(f"attack=[]: expected one of {', '.join(options('attack'))}")
     try:
         OmegaConf.resolve(copy.deepcopy(config))
     except OmegaConfBaseException as error:

@@ -18,35 +18,24 @@ A part says what it is by attributes of its own:
     Of those who may take part (:class:`fedmia.secagg.identities.Identities`).
 ``check_asked`` (strategy)
     Refuses settings that cannot serve a round of so many clients.
+``noted`` (strategy)
+    What is allowed and yet must be known of it in one line; empty if there is nothing.
+``hands_on`` (strategy)
+    How many sums of groups it gives in a round to what it wraps, for which each is a client.
 ``linear`` (strategy)
     See :func:`strategies.linear.is_linear`.
 """
 
 from dataclasses import fields
 
-from flwr.clientapp.mod import LocalDpMod, adaptiveclipping_mod, fixedclipping_mod
-from flwr.serverapp.strategy import (
-    DifferentialPrivacyClientSideAdaptiveClipping,
-    DifferentialPrivacyClientSideFixedClipping,
-    DifferentialPrivacyServerSideAdaptiveClipping,
-    DifferentialPrivacyServerSideFixedClipping,
-)
-
-from fedmia import bounded
+from fedmia import bounded, recipes
 from fedmia.errors import ConfigError, expect
+from fedmia.own_mods import adds_noise as adds_noise
+from fedmia.own_mods import check_mods
 from fedmia.secagg.cohort import Cohort
 from fedmia.secagg.protocol import Protocol
 from fedmia.stack import Stack as Stack
 from fedmia.stack import evaluations, wrapped
-
-_NOISY = (
-    DifferentialPrivacyClientSideAdaptiveClipping,
-    DifferentialPrivacyClientSideFixedClipping,
-    DifferentialPrivacyServerSideAdaptiveClipping,
-    DifferentialPrivacyServerSideFixedClipping,
-    LocalDpMod,
-)
-_CLIPPING = (fixedclipping_mod, adaptiveclipping_mod)
 
 
 def check(stack: Stack) -> None:
@@ -64,8 +53,10 @@ def check(stack: Stack) -> None:
     check_identities(stack)
     check_evaluation(stack)
     check_noise(stack)
+    check_grouped(stack)
     check_asked(stack)
     bounded.check(stack)
+    recipes.check(stack)
     check_length(stack)
     check_weighting(stack)
     check_weights(stack)
@@ -92,6 +83,8 @@ def notes(stack: Stack) -> list[str]:
             f"metrics are clipped at ±{stack.protocol.metric_range} "
             "(strategy.protocol.metric_range)"
         )
+    said = [(key, getattr(part, "noted", "")) for key, part in wrapped(stack.strategy)]
+    found += [f"{key}: {line}" for key, line in said if line]
     if isinstance(stack.protocol, Protocol) and stack.dropout > stack.protocol.dropout:
         found.append(
             f"client.dropout={stack.dropout} is more than strategy.protocol.dropout="
@@ -103,34 +96,13 @@ def notes(stack: Stack) -> list[str]:
 def check_around(stack: Stack) -> None:
     """Refuse a strategy around one that hides updates: it would take words for updates."""
     outer = type(stack.strategy).__name__
-    allowed = f"to be the outermost strategy: {outer} around it would take masked words for updates"
     for key, inner in list(wrapped(stack.strategy))[1:]:
-        expect(not getattr(inner, "hides_updates", ""), key, type(inner).__name__, allowed)
-
-
-def check_mods(stack: Stack) -> None:
-    """Ask for the strategy's own mod, once and outermost, and for no mod of another strategy."""
-    key, shown = "client/defenses", f"[{', '.join(stack.mods)}]"
-    needed = str(getattr(stack.strategy, "needs_mod", ""))
-    needs = {name: str(getattr(mod, "needs_strategy", "")) for name, mod in stack.mods.items()}
-    for name, other in needs.items():
-        strategy = type(stack.strategy).__name__
-        allowed = f"no {name}, which needs strategy={other}; it is {strategy}"
-        expect(other in ("", needed), key, shown, allowed)
-    if not needed:
-        return
-    own = [name for name, strategy in needs.items() if strategy]
-    expect(len(own) == 1, key, shown, f"{needed} once: strategy={needed} needs it at the clients")
-    for name, mod in stack.mods.items():
-        if name == own[0]:
-            return
-        if getattr(mod, "func", mod) in _CLIPPING:
-            reason = "clipping after masking"
-        elif adds_noise(mod):
-            reason = "clipping and noise after masking"
-        else:
-            reason = "a change after masking"
-        expect(False, key, shown, f"{own[0]} first: {name} outside of it would be {reason}")
+        hidden = str(getattr(inner, "hides_updates", ""))
+        allowed = f"to be the outermost strategy: {outer} around it would take masked words for "
+        allowed += f"updates; none can be checked under {hidden}, but norms be bounded at the "
+        allowed += f"clients (client/defenses=[{hidden}, clipping]) and sums of groups be compared "
+        allowed += "(strategy=grouped_sums)"
+        expect(not hidden, key, type(inner).__name__, allowed)
 
 
 def check_same_protocol(stack: Stack) -> None:
@@ -176,11 +148,6 @@ def check_evaluation(stack: Stack) -> None:
             expect(allows, key, share, f"{allowed}open")
 
 
-def adds_noise(part: object) -> bool:
-    """Whether a strategy or a mod adds noise of its own account."""
-    return isinstance(part, _NOISY) or bool(getattr(part, "adds_noise", False))
-
-
 def check_noise(stack: Stack) -> None:
     """Refuse noise under the mask together with any other: it would be counted twice."""
     noise = getattr(stack.protocol, "noise", None)
@@ -193,14 +160,26 @@ def check_noise(stack: Stack) -> None:
         expect(not adds_noise(part), "strategy.protocol.noise.mechanism", noise.mechanism, allowed)
 
 
+def check_grouped(stack: Stack) -> None:
+    """Refuse noise behind sums of groups: it would hide what a group sends, not a client."""
+    if not hasattr(stack.strategy, "hands_on"):
+        return
+    for key, part in list(wrapped(stack.strategy))[1:]:
+        allowed = "a rule without noise of its own: its bound would be one of groups, not clients"
+        expect(not adds_noise(part), key, type(part).__name__, allowed)
+
+
 def check_asked(stack: Stack) -> None:
     """Ask each strategy whether it can serve a round in which all that are asked answer."""
+    asked, so = stack.sampled, ""
     for key, part in wrapped(stack.strategy):
-        if stack.sampled is not None and hasattr(part, "check_asked"):
+        if asked is not None and hasattr(part, "check_asked"):
             try:
-                part.check_asked(stack.sampled)
+                part.check_asked(asked)
             except ConfigError as error:
-                raise ConfigError(f"{key}.{error}") from None
+                raise ConfigError(f"{key}.{error}{so}") from None
+        if groups := getattr(part, "hands_on", 0):
+            asked, so = groups, f"; each of {groups} groups stands for a client"
 
 
 def check_length(stack: Stack) -> None:

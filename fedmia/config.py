@@ -27,7 +27,7 @@ from fedmia.checks import check
 from fedmia.errors import ConfigError, expect
 from fedmia.explain import explain, unknown
 from fedmia.plugins import NESTED, check_plugin
-from fedmia.settings import Config
+from fedmia.settings import ADAPTIVE, Config
 
 _HERE = Path(__file__).resolve().parent
 CONF = next(p for p in (_HERE / "conf", _HERE.parent / "conf") if p.is_dir())
@@ -208,7 +208,8 @@ def load(file: Path) -> DictConfig:
         If it is missing or is not a configuration.
     """
     try:
-        config = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(file))
+        unsaid = {"attack": {ADAPTIVE: False}}
+        config = OmegaConf.merge(OmegaConf.structured(Config), unsaid, OmegaConf.load(file))
         assert isinstance(config, DictConfig)
         check(config, options)
     except (OSError, OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:

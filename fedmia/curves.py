@@ -3,12 +3,12 @@
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmia.attacks.base import Attack, NotApplicableError
+from fedmia.attacks.base import NotApplicableError
 from fedmia.knowledge import View
 from fedmia.metrics import auc
 from fedmia.pairs import pair
@@ -18,8 +18,18 @@ log = logging.getLogger(__name__)
 POINTS = 10
 """Rounds that are looked at, at most."""
 
+
+class Priced(Protocol):
+    """An attack, or one with whose it is."""
+
+    @property
+    def cheap(self) -> bool:
+        """Whether a score costs so little that it is computed again for rounds along the way."""
+
+
+A = TypeVar("A", bound=Priced)
 Scores = NDArray[np.float64]
-Ask = Callable[[Attack, View], tuple[Scores, Mapping[int, str]]]
+Ask = Callable[[A, View], tuple[Scores, Mapping[int, str]]]
 """An attack and a view to the scores of all rows that it applies to, and why others are left out.
 
 Raises ``NotApplicableError`` where it applies to none.
@@ -45,9 +55,9 @@ class Curves:
 
 def follow(
     view: View,
-    attacks: Mapping[str, Attack],
+    attacks: Mapping[str, A],
     left_out: Mapping[str, Collection[int]],
-    ask: Ask,
+    ask: Ask[A],
     owner_without: Callable[[Collection[int]], NDArray[np.int64]],
     prove: Prove,
     finals: Mapping[str, Scores],

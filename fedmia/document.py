@@ -7,7 +7,17 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from fedmia import audit, composition, config, promises, proved, results
+from fedmia import (
+    adaptive,
+    attackers,
+    audit,
+    composition,
+    config,
+    equipment,
+    promises,
+    proved,
+    results,
+)
 from fedmia import guards as guard
 from fedmia.audit.clip_quantile import clip_followed
 from fedmia.auxiliary import overlap
@@ -23,6 +33,7 @@ from fedmia.secagg.protocol import Protocol
 from fedmia.seeding import generator
 from fedmia.sources import blind_source_accuracy
 from fedmia.stage import Stage
+from fedmia.vantages import GroupedServer
 
 _PACKAGES = ("fedmia", "flwr", "ray", "torch", "numpy", "hydra-core", "safetensors")
 _DELTA = 1e-5
@@ -84,7 +95,7 @@ def document(
     confounded = [b["name"] for b in measured.baselines if not _covers_chance(b)]
     if who.host is not None:
         confounded = []  # canaries are members by fair coins, whatever the coins look like
-    notes = _notes(stage)
+    notes = [*_notes(stage), *measured.notes]
     for row in measured.attacks:
         if left_out := row.get("left_out"):
             notes.append(
@@ -211,6 +222,7 @@ def guards(stage: Stage, found: Mapping[str, Any]) -> list[results.Guard]:
         null_run=stage.null_run,
         test_accuracy=found["utility"]["test_accuracy"],
         defences=list(stage.config.client.get("defenses") or {}),
+        adaptive=adaptive.adapted(stage, found["attacks"]),
         selects={name: said for name, a in stage.attacks.items() if (said := a.selects())},
         epsilon_claimed=found["privacy"]["epsilon_comparable"],
         epsilon_lower_bound=found["privacy"]["epsilon_lower_bound"],
@@ -233,11 +245,10 @@ def _covers_chance(row: dict[str, Any]) -> bool:
 def _notes(stage: Stage) -> list[str]:
     notes = []
     if hidden := stage.vantage.hides_updates:
-        notes.append(
-            f"vantage '{stage.vantage.name}' under {hidden} shows only the sum of a round's "
-            "updates: all clients are asked about as one"
-        )
+        notes.append(_hidden(stage, hidden))
     notes += composition.notes(stage.stack)
+    notes += attackers.notes(stage.attackers, stage.config.num_clients)
+    notes += equipment.notes(stage.stack.strategy)
     notes += promises.warnings(stage.stack, stage.shard_sizes, stage.config.num_rounds)
     if noise := stage.config.dataset.get("label_noise"):
         notes.append(f"{noise:.0%} of all labels were re-drawn uniformly, held-out ones included")
@@ -258,6 +269,18 @@ def _notes(stage: Stage) -> list[str]:
     if stage.null_run:
         notes.append("null run: nobody trained on any candidate, so every AUC should be 0.5")
     return notes
+
+
+def _hidden(stage: Stage, hidden: str) -> str:
+    name = f"vantage '{stage.vantage.name}' under {hidden}"
+    if not isinstance(stage.vantage, GroupedServer):
+        return f"{name} shows only the sum of a round's updates: all clients are asked about as one"
+    sizes = [len(group) for group in stage.groups(range(stage.config.num_clients)).values()]
+    return (
+        f"{name} shows the sum of each of {len(sizes)} groups of "
+        f"{' or '.join(str(size) for size in sorted(set(sizes)))} clients: a group is asked about "
+        "as one client, and named by its first"
+    )
 
 
 def _versions() -> dict[str, str]:

@@ -11,7 +11,7 @@ import numpy as np
 from flwr.serverapp import Grid
 from omegaconf import DictConfig
 
-from fedmia import config, leaks, masked, results
+from fedmia import communication, config, leaks, masked, results
 from fedmia.document import (
     delta_against,
     document,
@@ -24,16 +24,17 @@ from fedmia.errors import ConfigError
 from fedmia.evaluation import Measured, OnAttack, Targets, evaluate, targets
 from fedmia.knowledge import View
 from fedmia.recording import OnRound, Training, train
+from fedmia.released import view_of
 from fedmia.report.html import render
 from fedmia.runlog import logging_to
-from fedmia.signals import Signals
 from fedmia.stage import Stage, check_applicable, check_writable, prepare
+from fedmia.suspects import suspicion
 from fedmia.training import FlatModel, accuracy, torch_threads
 from fedmia.transcript import Transcript, TranscriptError
 from fedmia.truth import Truth
 from fedmia.vantages import named
 
-_ATTACK_KEYS = ("attack", "knowledge", "metrics", "observer")
+_ATTACK_KEYS = ("attack", "knowledge", "metrics", "observer", "release")
 
 
 def check(settings: DictConfig) -> Stage:
@@ -109,6 +110,11 @@ def run(
                 "per_round_s": float(np.median(training.round_seconds or [0.0])),
             },
         }
+        dense = sum(value.nbytes for value in training.params.values())
+        if sent := communication.counted(training.answer_bytes, dense):
+            result["communication"] = sent
+        if found := suspicion(stage, training):
+            result["suspicion"] = found
         if hidden := secure_aggregation(stage, training):
             result |= {"secagg": hidden, "notes": [*result["notes"], *masked.notes(hidden)]}
         result |= _leaks(transcript, stage)
@@ -185,6 +191,10 @@ def attack(
                 "per_round_s": None,
             },
         }
+        if before and (sent := before.get("communication")):
+            result["communication"] = sent
+        if before and (found := before.get("suspicion")):
+            result["suspicion"] = found
         if before and (hidden := before.get("secagg")):
             result |= {"secagg": hidden, "notes": [*result["notes"], *masked.notes(hidden)]}
         result |= _leaks(transcript, stage)
@@ -203,9 +213,7 @@ def attack_transcript(
 
     ``delta`` is that of the claim which bounds on ε are held against.
     """
-    examples = stage.dataset.examples(stage.candidates.index)
-    signals = Signals(transcript, stage.model, examples, transcript.path / "signals")
-    view = View(transcript, signals)
+    view = view_of(stage, transcript)
     who = targets(stage, view, truth.nodes)
     return view, who, evaluate(stage, view, who, failure, on_attack, delta)
 

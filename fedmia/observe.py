@@ -1,4 +1,4 @@
-"""Who watches a federation, and how: the place is chosen, and every training message is read.
+"""How a federation is watched: every training message is read on its way.
 
 ``ObservedGrid`` sits between a strategy and any Flower Grid and changes nothing that passes.
 From the train messages and replies of a round it makes one full :class:`Observation`, of which
@@ -6,80 +6,35 @@ the vantage keeps what its adversary would have seen.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
-from numpy.typing import NDArray
 
-from fedmia.arrays import Block, decode, to_params
-from fedmia.errors import ConfigError, expect
-from fedmia.records import MASKED, WORDS, MaskedInput, Observation, Params, Update, difference
-from fedmia.vantages import VANTAGES, MaskedServer, Participant, Server, Vantage, named
-
-
-@dataclass(frozen=True)
-class Observer:
-    """Who watches and what is kept.
-
-    Parameters
-    ----------
-    vantage
-        ``server``, ``aggregate``, ``participant`` or ``final_model``.
-    participant
-        Which client is the curious one (its number, from 0), for vantage ``participant``.
-    keep_transcript
-        Whether the transcript stays in the run directory after the attacks.
-    """
-
-    vantage: str = "server"
-    participant: int = 0
-    keep_transcript: bool = True
-
-    def __post_init__(self) -> None:
-        names = ", ".join(v.name for v in VANTAGES)
-        expect(named(self.vantage) is not None, "vantage", self.vantage, f"one of {names}")
-        expect(self.participant >= 0, "participant", self.participant, "at least 0")
-
-    def stand(self, nodes: Mapping[int, int], hides_updates: str = "") -> Vantage:
-        """Return the vantage among these nodes (node id → client number).
-
-        Parameters
-        ----------
-        nodes
-            All clients.
-        hides_updates
-            The defence that keeps single updates from the server; empty if none does.
-
-        Raises
-        ------
-        ConfigError
-            If the curious participant is not among the clients.
-        """
-        if self.vantage == Participant.name:
-            for node_id, client in nodes.items():
-                if client == self.participant:
-                    return Participant(node_id)
-            raise ConfigError(
-                f"observer.participant={self.participant}: expected in 0..{len(nodes) - 1}"
-            )
-        if self.vantage == Server.name and hides_updates:
-            return MaskedServer(hides_updates)
-        return next(v() for v in VANTAGES if v.name == self.vantage)
-
+from fedmia.answers import (
+    arrays_of,
+    bytes_of,
+    finite,
+    is_train,
+    kind_of,
+    metrics_of,
+    params_like,
+    small,
+    stated_round,
+    too_far,
+    words_of,
+)
+from fedmia.arrays import Block, to_params
+from fedmia.records import MASKED, MaskedInput, Observation, Params, Update, difference
 
 ABSENT = "DroppedOutError"
 """In the reason of every reply of a client that is away on purpose (``client.dropout``)."""
 
 SPENT = "the privacy budget is spent"
 """In the reason of every reply of a client that is away for this, and stays away."""
-
-
-LARGEST = 1e15
-"""A value of an answer beyond this is none: its square would leave float32."""
 
 
 class BudgetSpentError(RuntimeError):
@@ -142,7 +97,8 @@ class ObservedGrid(Grid):
     Notes
     -----
     ``participations`` has, by node, the rounds in which it was asked to train and was not away on
-    purpose: it may have sent something, whether or not it arrived.
+    purpose: it may have sent something, whether or not it arrived. ``answer_bytes`` are those of
+    each answer that was observed, as its sender states them or else of its arrays.
     """
 
     def __init__(
@@ -163,6 +119,7 @@ class ObservedGrid(Grid):
         self.rounds_seen = 0
         self.faults: list[Fault] = []
         self.participations: dict[int, list[int]] = {}
+        self.answer_bytes: list[int] = []
 
     @property
     def run(self) -> Any:
@@ -220,16 +177,16 @@ class ObservedGrid(Grid):
         return replies
 
     def _observe(self, messages: list[Message], replies: list[Message]) -> None:
-        sent = {m.metadata.dst_node_id: m for m in messages if _is_train(m)}
+        sent = {m.metadata.dst_node_id: m for m in messages if is_train(m)}
         if not sent:
             return
-        self._rounds = max(self._rounds + 1, _stated_round(next(iter(sent.values()))))
+        self._rounds = max(self._rounds + 1, stated_round(next(iter(sent.values()))))
         decoded: dict[int, Params] = {}  # strategies put one content into many messages
         params: dict[int, Params] = {}
         for node_id, message in sent.items():
             key = id(message.content)
             if key not in decoded:
-                decoded[key] = to_params(_arrays(message.content))
+                decoded[key] = to_params(arrays_of(message.content))
             params[node_id] = decoded[key]
         by_id = {m.metadata.message_id: n for n, m in sent.items()}
         answers: list[tuple[int, RecordDict]] = []
@@ -240,11 +197,18 @@ class ObservedGrid(Grid):
             if reply.has_error():
                 reason = reply.error.reason or f"error {reply.error.code}"
                 self.faults.append(Fault(self._rounds, node_id, reason))
-            elif node_id in sent and self._usable(node_id, reply.content, params[node_id]):
+            elif node_id in sent:
+                if not self._rejects:
+                    self._check_loss(node_id, reply.content)
                 (masked if MASKED in reply.content else answers).append((node_id, reply.content))
         self._count(sent, self.faults[earlier:])
         room = Block.for_copies(next(iter(params.values())), len(answers))
-        updates = [self._update(node_id, c, params[node_id], room) for node_id, c in answers]
+        updates: list[Update] = []
+        for node_id, content in answers:
+            if update := self._update(node_id, content, params[node_id], room):
+                self.answer_bytes.append(bytes_of(content))
+                updates.append(update)
+        self.answer_bytes += [bytes_of(content) for _, content in masked]
         inputs = self._inputs(masked)
         if not updates and not inputs:
             reasons = [fault.reason for fault in self.faults[earlier:]]
@@ -277,94 +241,48 @@ class ObservedGrid(Grid):
             if node_id not in away:
                 self.participations.setdefault(node_id, []).append(self._rounds)
 
-    def _usable(self, node_id: int, content: RecordDict, sent: Params) -> bool:
-        """Whether an answer is observed; if not, it is a fault of its sender."""
-        if not self._rejects:
-            self._check_loss(node_id, content)
-            return True
-        answered = to_params(_arrays(content))
-        for name, before in sent.items():
-            value = answered.get(name)
-            if value is None or value.shape != before.shape:
-                reason = f"rejected: '{name}' is not as it was sent"
-            elif not _small(value):
-                reason = f"rejected: '{name}' is not finite, or too large"
-            else:
-                continue
-            self.faults.append(Fault(self._rounds, node_id, reason))
-            return False
-        return True
-
-    def _update(self, node_id: int, content: RecordDict, sent: Params, room: Block) -> Update:
-        delta = difference(to_params(_arrays(content)), sent, room)
+    def _update(
+        self, node_id: int, content: RecordDict, sent: Params, room: Block
+    ) -> Update | None:
+        """Return an answer's update; ``None``, and a fault of its sender, if it is rejected."""
+        delta: Params
+        try:
+            after = params_like(sent, content) if self._rejects else to_params(arrays_of(content))
+            with np.errstate(over="ignore", invalid="ignore"):
+                delta = difference(after, sent, room)
+        except ValueError as error:
+            if not self._rejects:
+                raise
+            self._reject(node_id, str(error))
+            return None
         for name, change in delta.items():
-            if not _finite(change):
+            if self._rejects and not small(change):
+                self._reject(node_id, f"the update of '{name}' is {too_far(change)}")
+                return None
+            if not finite(change):
                 raise DivergedError(node_id, self._rounds, f"the update of '{name}'")
-        num_examples = _metrics(content).get("num-examples", 0)
+        num_examples = metrics_of(content).get("num-examples", 0)
         return Update(node_id, int(num_examples) if isinstance(num_examples, int) else 0, delta)
 
+    def _reject(self, node_id: int, reason: str) -> None:
+        self.faults.append(Fault(self._rounds, node_id, f"rejected: {reason}"))
+
     def _check_loss(self, node_id: int, content: RecordDict) -> None:
-        loss = _metrics(content).get("train-loss", 0.0)
+        loss = metrics_of(content).get("train-loss", 0.0)
         if isinstance(loss, float) and not np.isfinite(loss):
             raise DivergedError(node_id, self._rounds, f"the loss ({loss})")
 
     def _inputs(self, answers: Sequence[tuple[int, RecordDict]]) -> list[MaskedInput]:
         """Return the masked words that came; those unlike most others are their sender's fault."""
-        words = {node_id: _words(content) for node_id, content in answers}
-        kinds = Counter(_kind(w) for w in words.values() if w is not None)
+        words = {node_id: words_of(content) for node_id, content in answers}
+        kinds = Counter(kind_of(w) for w in words.values() if w is not None)
         usual = kinds.most_common(1)[0][0] if kinds else "1-d, uint32 or uint64"
         inputs = []
         for node_id, found in words.items():
-            if found is not None and _kind(found) == usual:
+            if found is not None and kind_of(found) == usual:
                 inputs.append(MaskedInput(node_id, found))
             else:
-                got = "none" if found is None else _kind(found)
+                got = "none" if found is None else kind_of(found)
                 reason = f"masked words: expected {usual}, got {got}"
                 self.faults.append(Fault(self._rounds, node_id, reason))
         return inputs
-
-
-def _finite(array: NDArray[Any]) -> bool:
-    """Whether all values are finite; a finite sum, in one pass, says so without a second."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return array.dtype.kind != "f" or bool(np.isfinite(array.sum()) or np.isfinite(array).all())
-
-
-def _small(array: NDArray[Any]) -> bool:
-    """Whether all values are finite, and their squares are in float32."""
-    if array.dtype.kind != "f" or not array.size:
-        return True
-    return bool(array.max() <= LARGEST and array.min() >= -LARGEST)  # NaN fails both
-
-
-def _is_train(message: Message) -> bool:
-    return message.metadata.message_type.split(".")[0] == "train" and message.has_content()
-
-
-def _arrays(content: RecordDict) -> ArrayRecord:
-    return next((r for r in content.values() if isinstance(r, ArrayRecord)), ArrayRecord())
-
-
-def _metrics(content: RecordDict) -> MetricRecord:
-    return next((r for r in content.values() if isinstance(r, MetricRecord)), MetricRecord())
-
-
-def _words(content: RecordDict) -> NDArray[Any] | None:
-    record = content[MASKED]
-    if not isinstance(record, ArrayRecord) or WORDS not in record:
-        return None
-    words = decode(record[WORDS])
-    return words if words.ndim == 1 and words.dtype in (np.uint32, np.uint64) else None
-
-
-def _kind(words: NDArray[Any]) -> str:
-    return f"{len(words)} of {words.dtype}"
-
-
-def _stated_round(message: Message) -> int:
-    for record in message.content.values():
-        if isinstance(record, ConfigRecord) and isinstance(
-            stated := record.get("server-round"), int
-        ):
-            return stated
-    return 0

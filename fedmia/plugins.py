@@ -18,7 +18,7 @@ NESTED = ("defenses", "attackers", "canaries")  # groups that live inside anothe
 
 _PLAIN = (int, float, bool, str)
 
-# Flower's strategies check none of these.
+# Flower's strategies check none of these, and no plug-in its seed.
 _BOUNDS: dict[str, tuple[Callable[[float], bool], str]] = {
     "fraction_train": (lambda v: 0 < v <= 1, "in (0, 1]"),
     "fraction_evaluate": (lambda v: 0 <= v <= 1, "in [0, 1]"),
@@ -29,6 +29,7 @@ _BOUNDS: dict[str, tuple[Callable[[float], bool], str]] = {
     "server_momentum": (lambda v: 0 <= v < 1, "in [0, 1)"),
     "num_malicious_nodes": (lambda v: v >= 0, "at least 0"),
     "num_nodes_to_select": (lambda v: v >= 1, "at least 1"),
+    "seed": (lambda v: v >= 0, "at least 0"),
 }
 
 

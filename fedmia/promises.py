@@ -33,9 +33,11 @@ def collect(stack: Stack, records: Sequence[int], rounds: int) -> list[tuple[str
     """
     strategies, mods = _made(stack, records, rounds)
     voids = [name for name, mod in stack.mods.items() if getattr(mod, "voids_epsilon", False)]
+    depends = [f"{name} bounds updates by what depends on the client's data" for name in voids]
+    depends += filter(None, (getattr(s, "voids_epsilon", "") for _, s in wrapped(stack.strategy)))
     if any(getattr(mod, "replaces_claims", False) for mod in stack.mods.values()):
-        return mods
-    return [*((key, _voided(claim, voids)) for key, claim in strategies), *mods]
+        return [(key, _voided(claim, depends)) for key, claim in mods]
+    return [*((key, _voided(claim, depends)) for key, claim in strategies), *mods]
 
 
 def warnings(stack: Stack, records: Sequence[int], rounds: int) -> list[str]:
@@ -196,12 +198,12 @@ def _replacing(account: Cost | None, total: int) -> float | None:
     return _finite(other.epsilon(total)) if other else None
 
 
-def _voided(claim: Claim, voids: Sequence[str]) -> Claim:
-    """Return a claim without ε where a mod makes thresholds depend on data."""
-    if not voids:
+def _voided(claim: Claim, depends: Sequence[str]) -> Claim:
+    """Return a claim without ε where the sum depends on data in a way that no noise covers."""
+    if not depends:
         return claim
-    reason = f"no ε: {', '.join(voids)} bounds updates by what depends on the client's data"
-    return replace(claim, account=None, reasons=(reason,), secure=False)
+    reasons = tuple(f"no ε: {reason}" for reason in depends)
+    return replace(claim, account=None, reasons=reasons, secure=False)
 
 
 def _finite(value: float | None) -> float | None:

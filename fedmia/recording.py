@@ -3,7 +3,7 @@
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,11 +24,12 @@ from fedmia.observe import (
     Fault,
     ObservedGrid,
 )
+from fedmia.recorder import Recorder
 from fedmia.records import Observation, Params
 from fedmia.seeding import generator
 from fedmia.stack import wrapped
 from fedmia.stage import Stage
-from fedmia.suspicion import Flag
+from fedmia.suspicion import Flag, Groups, against_members
 from fedmia.training import FlatModel, accuracy, first_nonfinite
 from fedmia.transcript import TranscriptWriter
 from fedmia.truth import Truth
@@ -45,16 +46,17 @@ log = logging.getLogger(__name__)
 class Training:
     """What came of training, complete or not.
 
-    ``nodes`` maps node ids to client numbers: ground truth, for the evaluation alone.
-    ``failure`` says in one line why training stopped early, ``None`` if it did not. ``stopped`` is
-    the first round that a privacy budget did not allow, and why; ``participations`` has the rounds
-    of each client number in which it may have sent something. ``abandoned`` are rounds that left
-    the model as it was, ``fallbacks`` those in which a rule could not be applied, and why;
-    ``flags`` are what strategies have against single clients. ``clipped`` is what a strategy that
-    hides updates says of its rounds, ``masked_bytes`` are the most that a client sent it in one;
+    ``nodes`` maps node ids to client numbers: ground truth, for the evaluation alone. ``failure``
+    says in one line why training stopped early, ``None`` if it did not. ``stopped`` is the first
+    round that a privacy budget did not allow, and why; ``participations`` has the rounds of each
+    client number in which it may have sent something. ``abandoned`` are rounds that left the model
+    as it was, ``fallbacks`` those in which a rule could not be applied, and why; ``flags`` are what
+    strategies have against single clients, ``reputations`` what they trust the nodes after each
+    round, ``isolations`` whom they then leave out. ``clipped`` is what a strategy that hides
+    updates says of its rounds, ``masked_bytes`` are the most that a client sent it in one;
     ``clip_shares`` are the noisy shares of updates within an adaptive clip, ``clip_aim`` is the
-    share aimed at and their noise; ``watch`` saw what its models show of canary clients, if there
-    are any.
+    share aimed at and their noise; ``answer_bytes`` are those of each answer; ``watch`` saw what
+    its models show of canary clients, if there are any.
     """
 
     nodes: dict[int, int]
@@ -69,9 +71,12 @@ class Training:
     abandoned: list[tuple[int, str]] = field(default_factory=list)
     fallbacks: list[tuple[int, str]] = field(default_factory=list)
     flags: list[Flag] = field(default_factory=list)
+    reputations: list[tuple[int, dict[int, float]]] = field(default_factory=list)
+    isolations: list[tuple[int, frozenset[int]]] = field(default_factory=list)
     clipped: list[tuple[int, float]] = field(default_factory=list)
     masked_bytes: int = 0
     watch: Watch | None = None
+    answer_bytes: list[int] = field(default_factory=list)
     clip_shares: list[float] = field(default_factory=list)
     clip_aim: tuple[float, float] | None = None
 
@@ -118,6 +123,8 @@ def train(stage: Stage, grid: Grid, run_dir: Path, on_round: OnRound) -> Trainin
     writer = TranscriptWriter(
         run_dir / "transcript", vantage.name, vantage.shows, vantage.hides_updates
     )
+    strategy = stage.strategy()
+    recorder = Recorder(vantage, writer, strategy)
     model = FlatModel(stage.model)
     training = Training(nodes, model.params())
     training.watch = Watch(stage.canary_clients) if stage.canary_clients else None
@@ -127,11 +134,11 @@ def train(stage: Stage, grid: Grid, run_dir: Path, on_round: OnRound) -> Trainin
     def record(observation: Observation) -> None:
         sent = [masked.words.nbytes for masked in observation.masked]
         training.masked_bytes = max([training.masked_bytes, *sent])
-        if seen := vantage.view(observation):
-            writer.append(seen)
+        recorder.record(observation)
 
     def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
         nonlocal clock
+        recorder.settle()
         params = to_params(arrays)
         if (name := first_nonfinite(params)) is not None:
             raise ArithmeticError(
@@ -152,7 +159,6 @@ def train(stage: Stage, grid: Grid, run_dir: Path, on_round: OnRound) -> Trainin
             clock = time.monotonic()
         return None
 
-    strategy = stage.strategy()
     rejects = any(getattr(part, "rejects_updates", False) for _, part in wrapped(strategy))
     observed = ObservedGrid(grid, record, abandons=_goes_on(strategy), rejects=rejects)
     try:
@@ -173,7 +179,9 @@ def train(stage: Stage, grid: Grid, run_dir: Path, on_round: OnRound) -> Trainin
     except Exception as error:
         log.exception("training stopped after round %d", training.rounds)
         training.failure = f"after round {training.rounds}: {type(error).__name__}: {error}"
+    recorder.settle()
     training.faults = observed.faults
+    training.answer_bytes = observed.answer_bytes
     training.participations = {nodes[n]: rounds for n, rounds in observed.participations.items()}
     parts = (part for _, part in wrapped(strategy))
     said = (s for part in parts if (s := getattr(part, "stopped", None)))
@@ -182,10 +190,23 @@ def train(stage: Stage, grid: Grid, run_dir: Path, on_round: OnRound) -> Trainin
         if aim := getattr(part, "aim", None):
             training.clip_aim = aim
             training.clip_shares = [share for _, share in getattr(part, "shares", ())]
+    groups: Groups = getattr(strategy, "groups", {})
+
+    def of(head: int) -> Sequence[int]:
+        return groups.get(head, (head,))
+
     for _, part in wrapped(strategy):
         training.abandoned += getattr(part, "abandoned", ())
         training.fallbacks += getattr(part, "fallbacks", ())
-        training.flags += getattr(part, "flags", ())
+        training.flags += against_members(getattr(part, "flags", ()), groups)
+        training.reputations += [
+            (number, {node: trust for head, trust in values.items() for node in of(head)})
+            for number, values in getattr(part, "reputations", ())
+        ]
+        training.isolations += [
+            (number, frozenset(node for head in heads for node in of(head)))
+            for number, heads in getattr(part, "isolations", ())
+        ]
     training.clipped = list(getattr(strategy, "clipped", ()))
     if training.failure is None and len(training.abandoned) == stage.config.num_rounds:
         first, reason = training.abandoned[0]

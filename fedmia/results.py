@@ -13,14 +13,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypedDict, cast
 
+from fedmia.communication import Communication
 from fedmia.masked import LeakCheck, SecureAggregation
 from fedmia.promised import CanaryClients, PrivacyClaim, RoundEpsilon
 from fedmia.schema import Count, Interval, MismatchError, Rule, Seconds, Share, Signed, check
+from fedmia.suspected import Suspicion
 
 SCHEMA = 1
 FILE_NAME = "result.json"
 SCORES_NAME = "scores.npz"
-NOT_SCIENCE = ("output_dir", "pool", "num_threads")
+NOT_SCIENCE = ("output_dir", "pool", "num_threads", "defense")
 """Keys of the configuration that change no result."""
 
 
@@ -145,6 +147,7 @@ class Measured(TypedDict):
     ]
     seconds: Seconds
     left_out: NotRequired[list[LeftOut]]  # targets that the attack does not apply to
+    adaptive: NotRequired[bool]  # the attacker knows the defences; absent if not
 
 
 class Unmeasured(TypedDict):
@@ -154,6 +157,7 @@ class Unmeasured(TypedDict):
     vantage: str
     status: Literal["not_applicable", "failed"]
     reason: str
+    adaptive: NotRequired[bool]
 
 
 Outcome = Measured | Unmeasured
@@ -231,6 +235,8 @@ class Result(TypedDict):
     privacy: Privacy
     guards: NotRequired[list[Guard]]
     faults: list[Fault]
+    suspicion: NotRequired[Suspicion]  # of a run with attackers, or whose strategy judges clients
+    communication: NotRequired[Communication]  # of a run in which some client answered
     secagg: NotRequired[SecureAggregation]  # of a run whose updates were hidden
     leak_check: NotRequired[LeakCheck]  # where the transcript has masked words
     notes: list[str]  # declared facts a reader must know, e.g. re-drawn labels
@@ -241,8 +247,8 @@ def config_key(config: Mapping[str, object]) -> str:
     """Return the 16 hex digits that identify an experiment.
 
     They are the start of the SHA-256 of the configuration as canonical JSON, without
-    ``output_dir``, ``pool`` and ``num_threads``: where a run is written and what it runs on
-    change no result.
+    ``output_dir``, ``pool``, ``num_threads`` and ``defense``: where a run is written, what it runs
+    on and what a page calls it change no result.
     """
     science = {k: v for k, v in config.items() if k not in NOT_SCIENCE}
     text = json.dumps(science, sort_keys=True, separators=(",", ":"), ensure_ascii=True)

@@ -9,6 +9,9 @@ from fedmia.errors import ConfigError, expect
 
 DOMAINS = ("same", "shifted", "other")
 
+ADAPTIVE = "adaptive"
+"""The key in ``attack`` that names no attack."""
+
 
 @dataclass
 class CandidatesConfig:
@@ -58,6 +61,16 @@ class Config:
     defense: str | None = None
 
 
+def attack_names(config: DictConfig) -> list[str]:
+    """Return the names of the attacks that are asked for."""
+    return [str(name) for name in config.attack if name != ADAPTIVE]
+
+
+def informed(name: str) -> str:
+    """Return the name of the row of an attack that knows the defence."""
+    return f"{name}_{ADAPTIVE}"
+
+
 def check_ranges(config: DictConfig) -> None:
     """Raise ``ConfigError`` for the first value of the shape above that is out of its range."""
     expect(bool(config.output_dir.strip()), "output_dir", config.output_dir, "a folder")
@@ -83,3 +96,13 @@ def check_ranges(config: DictConfig) -> None:
         raise ConfigError(
             f"knowledge.domain={has.domain}: expected other, since knowledge.other names a data set"
         )
+    _check_attacks(config)
+
+
+def _check_attacks(config: DictConfig) -> None:
+    adaptive, names = config.attack.get(ADAPTIVE, False), attack_names(config)
+    shown = "null" if adaptive is None else adaptive
+    expect(isinstance(adaptive, bool), f"attack.{ADAPTIVE}", shown, "true or false")
+    for name in names:
+        allowed = f"another name, attack.{ADAPTIVE}=true makes a row of this one of {name}"
+        expect(informed(name) not in names, f"attack.{informed(name)}", "…", allowed)

@@ -27,6 +27,8 @@ class Stack:
         Number of floating parameters of the model, which an update has.
     model
         With its initial weights, ``None`` if it is not known.
+    input_shape
+        Of a record, ``None`` if it is not known.
     """
 
     strategy: Strategy
@@ -35,6 +37,7 @@ class Stack:
     dropout: float = 0.0
     length: int = 1
     model: nn.Module | None = None
+    input_shape: tuple[int, ...] | None = None
 
     @property
     def protocol(self) -> object:

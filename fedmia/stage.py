@@ -4,8 +4,8 @@ What a user can get wrong is found here, before any training.
 """
 
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,29 +17,34 @@ from torch import nn
 
 from clients.base import Client
 from fedmia import auxiliary, composition
+from fedmia.attackers import Attackers, arranged, build_attackers, check_attackers
 from fedmia.attacks.base import Attack, NotApplicableError
 from fedmia.canaries.base import CanaryRecords
 from fedmia.canaries.planting import build_clients, planted, with_empty_shards
 from fedmia.canaries.watch import CanaryClients
 from fedmia.config import build
 from fedmia.datasets.base import Dataset
+from fedmia.equipment import Indices, draw_root, equip
 from fedmia.errors import ConfigError, expect
 from fedmia.federation import Federation
 from fedmia.grid.base import Pool
 from fedmia.initial import build_model
 from fedmia.membership import Membership
-from fedmia.observe import Observer
-from fedmia.records import Capability, Examples
+from fedmia.observer import Observer
+from fedmia.records import Capability, Examples, implied
+from fedmia.releases.base import Release, check_release
+from fedmia.root import Root
 from fedmia.seeding import generator
+from fedmia.settings import attack_names
 from fedmia.shadows.draws import at_most_half
 from fedmia.site import Trainer
 from fedmia.split import Candidates, Split, draw, draw_candidates
-from fedmia.vantages import Vantage
+from fedmia.vantages import GroupedServer, ReleasedModel, Vantage
 
 
 @dataclass(frozen=True)
 class Stage:
-    """The parts of one experiment."""
+    """The parts of one experiment; ``root`` are the positions of the server's own records."""
 
     config: DictConfig
     seed: int
@@ -55,20 +60,56 @@ class Stage:
     attacks: Mapping[str, Attack]
     metrics: Membership
     auxiliary: Examples
+    root: Indices
     canary_clients: CanaryClients | None = None
+    attackers: Attackers = field(default_factory=dict)
+    release: Release | None = None
 
     def strategy(self) -> Strategy:
         """Return a fresh strategy: strategies keep state between rounds."""
         strategy: Strategy = build(self.config, "strategy")
+        equip(strategy, self._root)
         return strategy
+
+    @cached_property
+    def _root(self) -> Root:
+        records, typical = self.dataset.examples(self.root), int(np.median(self.shard_sizes))
+        return Root(self.model, self.trainer, records, self.seed, typical)
 
     def stand(self, nodes: Mapping[int, int]) -> Vantage:
         """Return where the adversary stands among these nodes (node id → client number)."""
-        return self.observer.stand(nodes, self._hides_updates)
+        return self.observer.stand(nodes, self._hides_updates, self._grouping is not None)
+
+    def groups(self, nodes: Iterable[int]) -> dict[int, tuple[int, ...]]:
+        """Return whose updates the vantage shows as one, by the node that they go under.
+
+        Each node alone, unless it shows sums of groups.
+        """
+        if isinstance(self.vantage, GroupedServer):
+            found: dict[int, tuple[int, ...]] = self._grouping.of(nodes)
+            return found
+        return {node: (node,) for node in nodes}
+
+    @property
+    def shown_sizes(self) -> list[int]:
+        """Number of records behind each update that the vantage shows, were nodes the clients."""
+        sizes = dict(enumerate(self.shard_sizes))
+        groups = self.groups(range(self.config.num_clients)).values()
+        return [size for group in groups if (size := sum(sizes.get(k, 0) for k in group))]
+
+    @cached_property
+    def _grouping(self) -> Any:
+        """How the strategy divides clients into groups; ``None`` if it does not."""
+        return getattr(self.strategy(), "grouping", None)
 
     @cached_property
     def vantage(self) -> Vantage:
-        """The same with clients for nodes: all that is known before there are any."""
+        """Where the adversary of the attacks stands, among clients for nodes: nobody is there yet.
+
+        Of a release it sees less than what :meth:`stand` has recorded.
+        """
+        if self.release:
+            return ReleasedModel()
         return self.stand({k: k for k in range(self.config.num_clients)})
 
     @cached_property
@@ -101,13 +142,15 @@ class Stage:
             getattr(self.client, "dropout", 0.0),
             sum(value.numel() for value in state.values() if value.is_floating_point()),
             self.model,
+            self.dataset.input_shape,
         )
 
     def federation(self) -> Federation:
         """Return the clients' side."""
         shards = [self.dataset.examples(shard) for shard in self.split.shards]
         device = "cuda" if getattr(self.pool, "num_gpus", 0) else "cpu"
-        mods = (*self.mods, self.canary_clients) if self.canary_clients else self.mods
+        mods = arranged(self.mods, self.attackers)
+        mods = (*mods, self.canary_clients) if self.canary_clients else mods
         return Federation(self.client, mods, self.model, self.trainer, shards, self.seed, device)
 
     @property
@@ -117,9 +160,15 @@ class Stage:
 
     @property
     def held_out(self) -> Examples:
-        """All records that nobody trains on."""
+        """All records that nobody trains on, neither a client nor the server."""
         index = np.concatenate([self.split.nonmembers, self.split.auxiliary])
-        return self.dataset.examples(index)
+        return self.dataset.examples(index[~np.isin(index, self.root)])
+
+    @property
+    def unasked(self) -> Examples:
+        """All of those that no attack is asked about either."""
+        index = np.setdiff1d(self.split.auxiliary, self.candidates.index)
+        return self.dataset.examples(np.setdiff1d(index, self.root))
 
     @property
     def null_run(self) -> bool:
@@ -175,7 +224,10 @@ def prepare(config: DictConfig) -> Stage:
     candidates = draw_candidates(split, dataset.y, generator(seed, "candidates"), null=null)
     observer: Observer = build(config, "observer")
     observer.stand({k: k for k in range(config.num_clients - sent)})
-    build(config, "strategy")  # before the mods, which may share its parameters
+    # before the mods, which may share its parameters
+    strategy: Strategy = build(config, "strategy")
+    free = np.setdiff1d(split.auxiliary, candidates.index)
+    root = draw_root(strategy, free, dataset.y, np.concatenate(split.shards), seed)
     stage = Stage(
         config=config,
         seed=seed,
@@ -190,10 +242,15 @@ def prepare(config: DictConfig) -> Stage:
         observer=observer,
         attacks=build_attacks(config),
         metrics=build(config, "metrics"),
-        auxiliary=_auxiliary(config, dataset, split, candidates),
+        auxiliary=_auxiliary(config, dataset, np.setdiff1d(free, root), candidates),
+        root=root,
         canary_clients=canary_clients,
+        attackers=build_attackers(config, config.num_clients - sent),
+        release=build(config, "release"),
     )
     composition.check(stage.stack)
+    check_release(stage.release, observer.vantage, len(stage.unasked))
+    check_attackers(stage.attackers, stage.stack)
     check_applicable(stage)
     _check_shadows(stage)
     return stage
@@ -205,12 +262,12 @@ def _check_shadows(stage: Stage) -> None:
     served = {
         name: attack
         for name, attack in stage.attacks.items()
-        if Capability.SHADOWS in attack.requirements() and attack.requirements() <= shown
+        if Capability.SHADOWS in attack.requirements() and attack.requirements() <= implied(shown)
     }
-    few, enough = len(stage.auxiliary), 2 * stage.holders
+    sizes, asked = stage.shown_sizes, len(stage.candidates.index)
+    few, enough = len(stage.auxiliary), 2 * len(sizes)
     allowed = f"{enough} auxiliary records for {', '.join(served)}, two a shadow client; got {few}"
     expect(not served or few >= enough, "knowledge.auxiliary", has.auxiliary, allowed)
-    sizes, asked = stage.shard_sizes, len(stage.candidates.index)
     shares = [at_most_half(size, asked) / asked for size in (sum(sizes), min(sizes))]
     for name, attack in served.items():
         least = attack.shadows_needed(*shares)
@@ -226,7 +283,7 @@ def _check_shadows(stage: Stage) -> None:
 
 
 def _auxiliary(
-    config: DictConfig, dataset: Dataset, split: Split, candidates: Candidates
+    config: DictConfig, dataset: Dataset, free: Indices, candidates: Candidates
 ) -> Examples:
     """Return the adversary's own records, none of them evaluated.
 
@@ -240,7 +297,7 @@ def _auxiliary(
         except ConfigError as error:
             raise ConfigError(f"knowledge.other.{error}") from None
     else:
-        records = dataset.examples(np.setdiff1d(split.auxiliary, candidates.index))
+        records = dataset.examples(free)
     records = auxiliary.share_of(records, has.auxiliary, rng)
     if has.domain == "shifted":
         records = auxiliary.shifted(records, rng)
@@ -254,7 +311,7 @@ def _auxiliary(
 
 def build_attacks(config: DictConfig) -> dict[str, Attack]:
     """Return the attacks that were asked for, by name."""
-    return {str(name): build(config, f"attack.{name}") for name in config.attack}
+    return {name: build(config, f"attack.{name}") for name in attack_names(config)}
 
 
 def check_applicable(stage: Stage) -> None:

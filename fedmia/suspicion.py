@@ -1,7 +1,7 @@
 """What a strategy has against single clients: said by the strategy, kept by the result."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
@@ -27,3 +27,19 @@ class Flag:
     reason: str
     evidence: Mapping[str, float] = field(default_factory=dict)
     isolated: bool = True
+
+
+Groups = Mapping[int, Sequence[int]]
+"""The nodes whose updates a strategy sees as one, by the node that they go under."""
+
+
+def against_members(flags: Iterable[Flag], groups: Groups) -> list[Flag]:
+    """Return the flags with one against each node of a group in the place of the group's."""
+    found = []
+    for flag in flags:
+        if group := groups.get(flag.node_id):
+            reason = f"the sum of its group of {len(group)}: {flag.reason}"
+            found += [replace(flag, node_id=node, reason=reason) for node in group]
+        else:
+            found.append(flag)
+    return found

@@ -114,7 +114,7 @@ class FlatModel:
         """Have :meth:`backward_through` multiply the inputs of hidden layers, and then no longer.
 
         Hidden are all linear and convolutional layers but the first of the module. Nothing else
-        than training is changed meanwhile.
+        than training is changed meanwhile, and no copy of the module is.
 
         Parameters
         ----------
@@ -122,11 +122,13 @@ class FlatModel:
             Called with the inputs of a hidden layer, for factors of the same shape.
         """
 
+        hidden = [] if self._dense else hidden_layers(self.module)
+
         def scaled(layer: nn.Module, inputs: tuple[Tensor]) -> Tensor | None:
-            return inputs[0] * factors(inputs[0]) if layer.training else None
+            own = layer.training and layer in hidden
+            return inputs[0] * factors(inputs[0]) if own else None
 
         self._factors = factors
-        hidden = [] if self._dense else hidden_layers(self.module)
         hooks = [layer.register_forward_pre_hook(scaled) for layer in hidden]
         try:
             yield

@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from fedmia.records import Capability, MaskedInput, Observation, Params, Update, difference
+from fedmia.records import (
+    Capability,
+    MaskedInput,
+    Observation,
+    Params,
+    Update,
+    difference,
+    implied,
+)
 
 SCHEMA = 1
 _FINAL_FACTS = frozenset({"names"})
@@ -152,7 +160,7 @@ class Transcript(Sequence[Observation]):
         """Return the same transcript as a vantage that sees less would have recorded it."""
         narrowed = Transcript.__new__(Transcript)
         narrowed.__dict__.update(self.__dict__)
-        narrowed.vantage, narrowed.shows = vantage, self.shows & frozenset(shows)
+        narrowed.vantage, narrowed.shows = vantage, implied(self.shows) & frozenset(shows)
         narrowed.hides_updates, narrowed._view = hides_updates, view
         narrowed._files = tuple(f for f in self._files if narrowed._seen(f))
         return narrowed

@@ -69,6 +69,28 @@ class MaskedServer(Vantage):
 
 
 @dataclass(frozen=True)
+class GroupedServer(Vantage):
+    """The same server where the sums are those of groups: it sees each group as one client.
+
+    Parameters
+    ----------
+    hides_updates
+        The name of the defence, within the groups.
+    """
+
+    hides_updates: str
+    name = "server"
+    shows = Server.shows
+    per_client = True
+    every_round = True
+    contains = Server.contains
+
+    def view(self, observation: Observation) -> Observation | None:
+        """Return everything: the updates are those of groups."""
+        return observation
+
+
+@dataclass(frozen=True)
 class Aggregate(Vantage):
     """Whoever sees all global models and so each round's sum, and nothing of single clients."""
 
@@ -106,6 +128,18 @@ class FinalModel(Vantage):
 
     def view(self, observation: Observation) -> Observation | None:
         """Return the model after the last round."""
+        return observation if observation.round == 0 else None
+
+
+@dataclass(frozen=True)
+class ReleasedModel(Vantage):
+    """Anyone who may ask the finished model: what a release lets out of its outputs, no weights."""
+
+    name = "final_model"
+    shows = frozenset({Capability.OUTPUTS})
+
+    def view(self, observation: Observation) -> Observation | None:
+        """Return the model after the last round: its outputs are asked for, it stays hidden."""
         return observation if observation.round == 0 else None
 
 

@@ -25,6 +25,7 @@ from strategies.learned_detector import Learned, Learning, NotLearnedError, lear
 from strategies.open_updates import expect_open
 from strategies.profiles import Profiles
 from strategies.updates import Layout, read
+from strategies.usual_form import oddities
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +40,9 @@ _EVIDENCE = 3
 class Anomaly(Strategy):
     """Flag clients whose updates stand out, and leave them out of what the wrapped strategy gets.
 
-    An update that is not finite, too large or malformed is rejected, and its client flagged. Others
-    are described by features (:class:`fedmia.update_features.Profile`), which are standardised by
+    An update that is not finite, too large or malformed, and an answer whose records are not those
+    of most, which no strategy could average, are rejected, and their clients flagged. Others are
+    described by features (:class:`fedmia.update_features.Profile`), which are standardised by
     the median and the median absolute deviation of their round. A client is suspicious
 
     - with ``robust_z``, if at least ``agreeing`` features are more than ``threshold`` from 0;
@@ -197,8 +199,10 @@ class Anomaly(Strategy):
             return None, None
         replies = list(replies)
         features: dict[int, Float64] = {}
-        flagged: list[Flag] = []
-        for reply in sorted(replies, key=lambda r: r.metadata.src_node_id):
+        odd = oddities(replies, getattr(self.inner, "weighted_by_key", "num-examples"))
+        flagged = [Flag(server_round, node, reason) for node, reason in odd.items()]
+        usual = [reply for reply in replies if reply.metadata.src_node_id not in odd]
+        for reply in sorted(usual, key=lambda r: r.metadata.src_node_id):
             updates, rejected = read(layout, server_round, [reply])
             flagged += rejected
             for node, row in zip(updates.nodes, updates.matrix, strict=True):

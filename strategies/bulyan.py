@@ -45,9 +45,8 @@ class Bulyan(Robust):
     def check_asked(self, asked: int) -> None:
         """Refuse f for which ``asked < 4f + 3``."""
         most = (asked - 3) // 4
-        allowed = (
-            f"at most {most}: Bulyan needs 4·byzantine + 3 clients in a round, {asked} are asked"
-        )
+        limit = f"at most {most}" if most >= 0 else "more clients"
+        allowed = f"{limit}: Bulyan needs 4·byzantine + 3 clients in a round, {asked} are asked"
         expect(self.byzantine <= most, "byzantine", self.byzantine, allowed)
 
     def combine(self, updates: Updates) -> NDArray[np.floating[Any]]:

@@ -45,9 +45,8 @@ class Krum(Robust):
     def check_asked(self, asked: int) -> None:
         """Refuse f for which ``asked < 2f + 3``, and m > n − f."""
         most = (asked - 3) // 2
-        allowed = (
-            f"at most {most}: Krum needs 2·byzantine + 3 clients in a round, {asked} are asked"
-        )
+        limit = f"at most {most}" if most >= 0 else "more clients"
+        allowed = f"{limit}: Krum needs 2·byzantine + 3 clients in a round, {asked} are asked"
         expect(self.byzantine <= most, "byzantine", self.byzantine, allowed)
         most = asked - self.byzantine
         allowed = f"at most {most}, the clients asked in a round less byzantine={self.byzantine}"

@@ -10,6 +10,7 @@ def expect_open(inner: Strategy) -> None:
     hidden = str(getattr(inner, "hides_updates", ""))
     allowed = (
         f"one that sees single updates: under {hidden} none can be checked; what can is a norm "
-        f"bound at the clients (client/defenses=[{hidden}, clipping]) and the sums of whole groups"
+        f"bound at the clients (client/defenses=[{hidden}, clipping]), or sums of groups "
+        "(strategy=grouped_sums)"
     )
     expect(not hidden, "inner", type(inner).__name__, allowed)

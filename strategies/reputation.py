@@ -179,7 +179,7 @@ class Reputation(Robust):
         norms = updates.norms()
         median = float(np.median(norms[trusted] if trusted.any() else norms))
         scale = np.minimum(1.0, np.divide(median, norms, out=np.ones_like(norms), where=norms > 0))
-        np.multiply(updates.matrix, scale[:, None], out=updates.matrix, casting="same_kind")
+        np.multiply(updates.matrix, scale.astype(np.float32)[:, None], out=updates.matrix)
         if len(updates) >= FEWEST and median > 0:
             self._judge(updates, standings, trusted, norms / median)
         else:

@@ -20,6 +20,7 @@ from fedmia.arrays import to_params, to_record
 from fedmia.errors import expect
 from fedmia.suspicion import Flag
 from strategies.linear import is_linear
+from strategies.open_updates import expect_open
 from strategies.updates import Layout, Updates, read
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class Robust(Strategy, ABC):
     """Updates that the rule needs in a round."""
 
     def __init__(self, inner: Strategy) -> None:
+        expect_open(inner)
         name = type(inner).__name__
         expect(is_linear(inner), "inner", name, "a rule that is linear in the updates")
         noisy = bool(getattr(inner, "adds_noise", False))

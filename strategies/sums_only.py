@@ -77,7 +77,8 @@ class SumsOnly(Strategy, ABC):
 
     def __init__(self, inner: Strategy, cohort: int, timeout_s: float | None = None) -> None:
         name = type(inner).__name__
-        allowed = "a rule that is linear in the updates, of which the server sees only the sum"
+        allowed = "a rule that is linear in the updates, of which the server sees only the sum; "
+        allowed += "others can be given sums of groups (strategy=grouped_sums)"
         expect(is_linear(inner), "inner", name, allowed)
         expect(timeout_s is None or timeout_s > 0, "timeout_s", timeout_s, "null or more than 0")
         self.inner, self.cohort, self.timeout_s = inner, cohort, timeout_s
@@ -140,7 +141,7 @@ class SumsOnly(Strategy, ABC):
             return None, None
         if mean.clipped is not None:
             self.clipped.append((server_round, mean.clipped))
-        return self.inner.aggregate_train(server_round, [_mean_reply(begun, mean)])
+        return self.inner.aggregate_train(server_round, [mean_reply(begun, mean, begun.nodes[0])])
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -246,12 +247,12 @@ def _one_model(messages: list[Message]) -> tuple[str, ArrayRecord]:
     return first
 
 
-def _mean_reply(begun: Begun, mean: Mean) -> Message:
-    """Return the one answer that the wrapped strategy gets."""
+def mean_reply(begun: Begun, mean: Mean, node: int) -> Message:
+    """Return the answer that the wrapped strategy gets of a sum, as if this node had sent it."""
     params = {
         name: (value + mean.delta[name]).astype(value.dtype) if name in mean.delta else value
         for name, value in begun.model.items()
     }
     metrics = MetricRecord({"num-examples": mean.weight, **mean.metrics})
     content = RecordDict({begun.arrays_name: to_record(params), "metrics": metrics})
-    return Message(content, reply_to=Message(RecordDict(), begun.nodes[0], "train"))
+    return Message(content, reply_to=Message(RecordDict(), node, "train"))

@@ -5,11 +5,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, Message, MetricRecord
+from flwr.app import Message, MetricRecord
 from numpy.typing import NDArray
 
-from fedmia.arrays import to_params
-from fedmia.observe import LARGEST
+from fedmia.answers import metrics_of, params_like, small, too_far
 from fedmia.records import Params
 from fedmia.suspicion import Flag
 
@@ -88,19 +87,11 @@ class Layout:
         return found
 
     def write(self, after: Params, row: Float32) -> None:
-        """Write ``after − model`` into a row, (d,).
-
-        Raises
-        ------
-        ValueError
-            If ``after`` lacks an array of the model, or has one of another shape.
-        """
+        """Write ``after − model`` into a row, (d,)."""
         for name, place in self._places.items():
-            before, value = self.model[name], after.get(name)
-            if value is None or value.shape != before.shape:
-                raise ValueError(f"'{name}' is not as it was sent")
+            before = self.model[name]
             change: NDArray[Any] = row[place].reshape(before.shape)
-            np.subtract(value, before, out=change, casting="same_kind")
+            np.subtract(after[name], before, out=change, casting="same_kind")
 
     def moved(self, change: NDArray[np.floating[Any]]) -> dict[str, NDArray[Any]]:
         """Return the model with its floating arrays moved by ``change``, (d,)."""
@@ -116,8 +107,8 @@ def read(
 ) -> tuple[Updates, list[Flag]]:
     """Return the updates among the replies, and a flag for each client that sent none that counts.
 
-    An update is none if an array is missing or has another shape, or if it is not finite or has a
-    coordinate beyond :data:`fedmia.observe.LARGEST`. Errors are passed over: a client that is away
+    An update is none if the arrays are not those that were sent, or if it is not finite or has a
+    coordinate beyond :data:`fedmia.answers.LARGEST`. Errors are passed over: a client that is away
     is not suspicious.
     """
     answers = [reply for reply in replies if not reply.has_error()]
@@ -129,18 +120,16 @@ def read(
         node, row = reply.metadata.src_node_id, matrix[len(kept)]
         try:
             with np.errstate(all="ignore"):
-                layout.write(_arrays(reply), row)
-        except (ValueError, TypeError, EOFError) as error:
-            flags.append(Flag(server_round, node, f"no update: {' '.join(str(error).split())}"))
+                layout.write(params_like(layout.model, reply.content), row)
+        except ValueError as error:
+            flags.append(Flag(server_round, node, f"no update: {error}"))
             continue
-        # NaN fails both comparisons; min and max make no temporary.
-        if not layout.size or (row.max() <= LARGEST and row.min() >= -LARGEST):
+        if small(row):
             kept.append(place)
         else:
-            wrong = "too large" if np.isfinite(row).all() else "not finite"
-            flags.append(Flag(server_round, node, f"the update is {wrong}"))
+            flags.append(Flag(server_round, node, f"the update is {too_far(row)}"))
     senders = [answers[place] for place in kept]
-    told = [_metrics(reply) for reply in senders]
+    told = [metrics_of(reply.content) for reply in senders]
     updates = Updates(
         server_round,
         tuple(reply.metadata.src_node_id for reply in senders),
@@ -152,18 +141,9 @@ def read(
     return updates, flags
 
 
-def _arrays(reply: Message) -> Params:
-    records = [r for r in reply.content.values() if isinstance(r, ArrayRecord)]
-    return to_params(records[0]) if records else {}
-
-
-def _metrics(reply: Message) -> MetricRecord:
-    return next((r for r in reply.content.values() if isinstance(r, MetricRecord)), MetricRecord())
-
-
 def _count(metrics: MetricRecord) -> int:
     count = metrics.get("num-examples", 1)
-    return count if isinstance(count, int) and count > 0 else 1
+    return count if isinstance(count, int) and 0 < count < 2**63 else 1
 
 
 def _loss(metrics: MetricRecord) -> float:

@@ -14,8 +14,9 @@ from fedmia import config, experiment
 from fedmia.attacks.base import Attack
 from fedmia.config import CONF
 from fedmia.errors import ConfigError
+from fedmia.settings import attack_names
 
-GROUPS = [g for g in config.groups() if g != "experiment"]
+GROUPS = [g for g in config.groups() if g not in ("defense", "experiment")]
 OPTIONS = [(g, o) for g in GROUPS for o in config.options(g)]
 SMALL = [
     "num_rounds=2",
@@ -26,9 +27,16 @@ SMALL = [
 ]
 SMALLER = {
     "canaries/crafted": ["canaries.steps=2", "canaries.count=20"],
+    "client/attackers/alie": ["client.attackers.alie.fraction=0.5"],  # they are two at least
+    "client/attackers/min_max": ["client.attackers.min_max.fraction=0.5"],
     "model/resnet18": ["model.width=8", "model.groups=8"],
     "pool/flower": [f"pool.num_cpus={os.cpu_count()}"],  # one process for all clients
     "pool/ray": ["pool.num_actors=1"],
+    "strategy/angular_trimmed_mean": ["strategy.byzantine=1"],
+    "strategy/anomaly": ["strategy.warmup_rounds=1"],
+    "strategy/bulyan": ["strategy.byzantine=0"],
+    "strategy/grouped_sums": ["num_clients=7"],
+    "strategy/krum": ["strategy.byzantine=0"],
 }
 """What makes an option as quick to run as the others; one without an entry runs as it is."""
 
@@ -176,7 +184,14 @@ def test_every_experiment_composes_and_names_its_command(option):
     config.compose([f"experiment={option}"])
 
 
+@pytest.mark.parametrize("option", config.options("defense"))
+def test_every_line_of_the_defence_page_composes_and_names_itself(option):
+    settings = config.compose([f"defense={option}"])
+    assert settings.defense == option
+    assert config.description("defense", option)
+
+
 def test_all_attacks_are_found_by_walking_the_group():
-    everything = set(config.compose(["attack=all"]).attack)
+    everything = set(attack_names(config.compose(["attack=all"])))
     named = {name for o in config.options("attack") for name in plugins("attack", o)}
     assert everything == named

@@ -84,6 +84,7 @@ class DpSgd:
     seed: int = 0
     allow_evaluation: bool = False
     adds_noise: ClassVar = True
+    own_steps: ClassVar = True
 
     def __post_init__(self) -> None:
         expect(0 < self.clip < math.inf, "clip", self.clip, "more than 0 and finite")

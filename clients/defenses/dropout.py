@@ -24,8 +24,8 @@ from fedmia.training import FlatModel, hidden_layers
 class Dropout:
     """Drops inputs of hidden layers while a client trains; the model itself stays as it is.
 
-    Hidden are all linear and convolutional layers but the first. The draws are those of torch, as
-    in a model that has dropout of its own.
+    Hidden are all linear and convolutional layers but the first. The draws are those of torch's
+    generator, which is seeded by client and round.
 
     Parameters
     ----------
@@ -74,4 +74,4 @@ class _Session(Session):
 
 def _kept(a: Tensor, p: float) -> Tensor:
     """Return 0 with probability p and else 1/(1−p), of the shape of ``a``."""
-    return torch.empty_like(a).bernoulli_(1 - p).div_(1 - p)
+    return torch.rand_like(a).ge_(p).div_(1 - p)

@@ -61,6 +61,10 @@ class EarlyStopping:
         allowed = f"clients with two records or more, one to hold out; one has {fewest}"
         expect(fewest >= 2, "share", self.share, allowed)
 
+    def held_out(self, count: int) -> int:
+        """Return how many of so many records are held out."""
+        return max(0, min(max(1, round(self.share * count)), count - 1))
+
     def trains(self, trainer: Trainer, context: Context) -> Trainer:
         """Return the recipe that stops early."""
         client = int(context.node_config["partition-id"])
@@ -74,8 +78,8 @@ class _Stopping:
 
     def begin(self, model: FlatModel, x: Tensor, y: Tensor, rng: np.random.Generator) -> Session:
         order = generator(self.defense.seed, "early_stopping", self.client).permutation(len(y))
-        count = min(max(1, round(self.defense.share * len(y))), len(y) - 1)
-        return _Session(model, x, y, order[:count], self.defense.patience)
+        held_out = order[: self.defense.held_out(len(y))]
+        return _Session(model, x, y, held_out, self.defense.patience)
 
 
 class _Session(Session):

@@ -15,7 +15,7 @@ import numpy as np
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 
 from fedmia.arrays import encode, to_params
-from fedmia.records import MASKED, WORDS, Params, difference
+from fedmia.records import MASKED, PAYLOAD, WORDS, Params, difference
 from fedmia.secagg.codec import Words
 from fedmia.secagg.errors import ProtocolError
 from fedmia.secagg.wire import RECORD, told
@@ -114,6 +114,7 @@ def contribution(
     if not all(np.isfinite(value) for value in metrics.values()):
         raise ProtocolError("a metric is not finite")
     weight = int(metrics.pop("num-examples", 1))
+    metrics.pop(PAYLOAD, None)  # words are as many whatever they hide
     if weight < 1 or 1 < max_weight < weight:
         what = "less than 1" if weight < 1 else "beyond max_weight"
         raise ProtocolError(f"the number of examples is {what}")

@@ -1,7 +1,7 @@
 """Random sparsification: of an update, coordinates drawn by lot are sent.
 
 J. Konečný, H. B. McMahan, F. X. Yu, P. Richtárik, A. T. Suresh, D. Bacon, "Federated Learning:
-Strategies for Improving Communication Efficiency", 2016, arXiv 1610.05492 ("random mask").
+Strategies for Improving Communication Efficiency", 2016, arXiv 1610.05492 ("subsampling").
 """
 
 from dataclasses import dataclass

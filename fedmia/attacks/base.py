@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmia.knowledge import Knowledge, View
-from fedmia.records import KNOWLEDGE, Capability, Examples
+from fedmia.records import KNOWLEDGE, Capability, Examples, implied
 
 __all__ = ["Attack", "Knowledge", "NotApplicableError", "View"]
 
@@ -93,12 +93,17 @@ class Attack(ABC):
 
         ``hides_updates`` is the defence, if any, that hides updates from this vantage.
         """
-        missing = self.requirements() - shows
+        missing = self.requirements() - implied(shows)
         unseen = sorted(missing - KNOWLEDGE)
         if unseen and hides_updates:
             raise NotApplicableError(
                 f"needs {', '.join(unseen)}, vantage '{vantage}' under {hides_updates} "
                 "shows only their sum"
+            )
+        if unseen and shows - KNOWLEDGE == {Capability.OUTPUTS}:
+            raise NotApplicableError(
+                f"needs {', '.join(unseen)}; vantage '{vantage}' behind a release shows "
+                f"{Capability.OUTPUTS} only"
             )
         if unseen:
             raise NotApplicableError(

@@ -38,7 +38,7 @@ class CalibratedLoss(OneModelAttack):
     measure: str = "loss"
     model: str = "global"
 
-    needs = frozenset({Capability.GLOBAL_MODEL, Capability.SHADOWS})
+    needs = frozenset({Capability.OUTPUTS, Capability.SHADOWS})
     reference = "watson2022importance"
     cheap = False
 

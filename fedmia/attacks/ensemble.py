@@ -82,7 +82,7 @@ class Ensemble(Attack):
     training: str = "shadow"
     penalty: float = 1.0
 
-    needs = frozenset({Capability.GLOBAL_MODEL})
+    needs = frozenset({Capability.OUTPUTS})
     reference = "wolpert1992stacked"
     cheap = False
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fedmia.attacks.base import Knowledge, View
 from fedmia.attacks.one_model import OneModelAttack
 from fedmia.errors import expect
-from fedmia.records import Examples
+from fedmia.records import Capability, Examples
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class GradNorm(OneModelAttack):
     layers: str = "all"
     model: str = "global"
 
+    needs = frozenset({Capability.GLOBAL_MODEL})
     reference = "nasr2019comprehensive"
 
     def __post_init__(self) -> None:

@@ -28,7 +28,7 @@ class OneModelAttack(Attack, ABC):
 
     model: str
 
-    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.GLOBAL_MODEL})
+    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.OUTPUTS})
 
     def __post_init__(self) -> None:
         expect(self.model in ("global", "local"), "model", self.model, "global or local")
@@ -37,7 +37,8 @@ class OneModelAttack(Attack, ABC):
         """Return what the chosen model needs, for a local one updates and no global model."""
         if self.model == "global":
             return self.needs
-        return self.needs - {Capability.GLOBAL_MODEL} | {Capability.CLIENT_UPDATES}
+        of_global = {Capability.GLOBAL_MODEL, Capability.OUTPUTS}
+        return self.needs - of_global | {Capability.CLIENT_UPDATES}
 
     def last(self, view: View, target: int | None, of_global: Signal, of_local: Signal) -> Float64:
         """Return a signal of n records under the chosen model, (n,).

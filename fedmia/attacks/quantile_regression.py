@@ -63,7 +63,7 @@ class QuantileRegression(OneModelAttack):
     components: int = 32
     trees: int = 40
 
-    needs = frozenset({Capability.GLOBAL_MODEL, Capability.AUXILIARY})
+    needs = frozenset({Capability.OUTPUTS, Capability.AUXILIARY})
     reference = "bertran2023scalable"
     cheap = False
 

@@ -68,8 +68,9 @@ class ReferenceAttack(Attack):
         """Return what the chosen reference models need."""
         if self.mode == "clients":
             return self.needs | {Capability.CLIENT_UPDATES, Capability.MANY_CLIENTS}
-        shown = {Capability.CLIENT_UPDATES} if self.model == "local" else set()
-        return self.needs | {Capability.GLOBAL_MODEL, Capability.SHADOWS} | shown
+        of_client = {Capability.CLIENT_UPDATES, Capability.GLOBAL_MODEL}
+        shown = of_client if self.model == "local" else {Capability.OUTPUTS}
+        return self.needs | {Capability.SHADOWS} | shown
 
     def panels(
         self,

@@ -61,7 +61,7 @@ class Shokri(Attack):
     classifier: str = "logistic"
     per_class: int = 30
 
-    needs = frozenset({Capability.GLOBAL_MODEL, Capability.AUXILIARY, Capability.SHADOWS})
+    needs = frozenset({Capability.OUTPUTS, Capability.AUXILIARY, Capability.SHADOWS})
     reference = "shokri2017membership"
     cheap = False
 
@@ -74,7 +74,8 @@ class Shokri(Attack):
 
     def requirements(self) -> frozenset[Capability]:
         """Return what the chosen model needs."""
-        return self.needs | ({Capability.CLIENT_UPDATES} if self.model == "local" else set())
+        of_client = {Capability.CLIENT_UPDATES, Capability.GLOBAL_MODEL}
+        return self.needs | (of_client if self.model == "local" else set())
 
     def score(
         self, view: View, target: int | None, candidates: Examples, knowledge: Knowledge

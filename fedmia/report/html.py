@@ -7,8 +7,23 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
-from fedmia.report import claims, epsilons, page, page_privacy, plots, tradeoff, wording
+from fedmia import communication
+from fedmia.report import (
+    claims,
+    defense_figure,
+    defense_table,
+    epsilons,
+    page,
+    page_defenses,
+    page_privacy,
+    page_suspicion,
+    plots,
+    suspicion,
+    tradeoff,
+    wording,
+)
 from fedmia.report.compare import Comparison, compare
+from fedmia.report.defenses import Page
 from fedmia.report.lines import NOT_COMPARED, flatten
 from fedmia.report.style import STYLE
 from fedmia.report.table import (
@@ -86,6 +101,8 @@ def _render_run(run: Result) -> str:
         targeted=targeted,
         targets=per_target(targeted),
         faults=wording.faults(run),
+        **_suspicion(run),
+        sent=communication.line(said) if (said := run.get("communication")) else None,
         config=yaml.safe_dump(run["config"], sort_keys=False, allow_unicode=True),
         timing=[
             (name.removesuffix("_s").replace("_", " "), wording.seconds(value))
@@ -132,6 +149,39 @@ def _render_comparison(runs: Sequence[Result], comparison: Comparison) -> str:
     )
 
 
+def render_defenses(runs: Sequence[Result], defenses: Page) -> str:
+    """Return the HTML page of defences side by side."""
+    seeds = {seed for row in defenses.rows for seed in row.seeds}
+    return _fill(
+        "defenses",
+        title=f"fedmia: {len(defenses.rows)} defences",
+        headline=f"{len(defenses.rows)} defences, {len(seeds)} seeds, {len(runs)} runs.",
+        figure=_svg(defense_figure.figure(defenses)),
+        headings=defense_table.headings(defenses),
+        words=(0, 3, 6),
+        cells=defense_table.cells(defenses),
+        note=defense_table.NOTE,
+        spread=SPREAD,
+        config=_shared(runs),
+    )
+
+
+def _suspicion(run: Result) -> dict[str, Any]:
+    """Return what the page says of suspicious clients."""
+    found = run.get("suspicion")
+    if not found:
+        return {"suspicion": None}
+    clients = {client for row in found["reputations"] for client in row["clients"]}
+    return {
+        "suspicion": found,
+        "suspicion_rates": suspicion.rates(found),
+        "suspicion_more": len(clients) > suspicion.MOST_CHARTS,
+        "most_charts": suspicion.MOST_CHARTS,
+        "reputations": _svg(suspicion.chart(found)),
+        "audit_list": suspicion.audit_list(found),
+    }
+
+
 def per_target(
     attacks: Sequence[Measured],
 ) -> list[tuple[int, list[TargetPopulation | None]]]:
@@ -172,6 +222,8 @@ def _fill(template: str, **context: Any) -> str:
         "comparison": page.COMPARISON,
         "claims": page_privacy.CLAIMS,
         "tradeoff": page_privacy.TRADEOFF,
+        "suspicion": page_suspicion.SUSPICION,
+        "defenses": page_defenses.DEFENSES,
     }
     environment = jinja2.Environment(
         loader=jinja2.DictLoader(templates),
@@ -189,5 +241,6 @@ def _fill(template: str, **context: Any) -> str:
         "reasons": wording.reasons,
         "tpr_label": wording.tpr_label,
         "worse_than_chance": wording.worse_than_chance,
+        "adaptive": wording.adaptive,
     }
     return environment.get_template(template).render(style=Markup(STYLE), **context)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from fedmia.report.wording import option
 from fedmia.results import NOT_SCIENCE, Outcome, Result
+from fedmia.settings import informed
 
 NOT_COMPARED = ("seed", *NOT_SCIENCE)
 """Keys that do not make two runs different experiments."""
@@ -79,11 +80,15 @@ def firsts_of(lines: Iterable[Line]) -> dict[Line, Line]:
 
 
 def relevant(config: Mapping[str, Any], attack: str) -> dict[str, Any]:
-    """Return the part of a configuration that the row of one attack depends on."""
+    """Return the part of a configuration that the row of one attack depends on.
+
+    One that knows the defences has the settings of the attack that does not.
+    """
     kept = {key: value for key, value in config.items() if key not in NOT_COMPARED}
     attacks = kept.get("attack")
     if isinstance(attacks, Mapping) and "_target_" not in attacks:
-        kept["attack"] = attacks.get(attack, {})
+        known = {informed(name): settings for name, settings in attacks.items()}
+        kept["attack"] = (known | dict(attacks)).get(attack, {})
     return kept
 
 

@@ -45,6 +45,7 @@ OUTCOMES = """
 <td colspan="{{ 5 + fprs | length }}">failed: {{ reason }}</td></tr>
 {% endfor %}
 </tbody></table></div>
+{% if rows | adaptive %}<p>{{ rows | adaptive }}</p>{% endif %}
 {% if rows | worse_than_chance %}<p class="warning">{{ rows | worse_than_chance }}</p>{% endif %}
 {% with unserved = rows | reasons("not_applicable") %}
 {% if unserved %}<ul class="reasons">{% for reason, names in unserved %}
@@ -192,6 +193,8 @@ inference); class histograms give it to the client that holds most records of it
 {% endif %}</p>
 {% endif %}
 
+{% include "suspicion" %}
+
 <h2>Faults</h2>
 {% if faults %}<ul>{% for fault in faults %}<li>{{ fault }}</li>{% endfor %}</ul>
 {% else %}<p>None.</p>{% endif %}
@@ -218,6 +221,7 @@ several seeds.</li>
 <dl class="plain">
 {% for name, version in run.versions.items() %}<dt>{{ name }}</dt><dd>{{ version }}</dd>{% endfor %}
 {% for name, words in timing %}<dt>{{ name }}</dt><dd>{{ words }}</dd>{% endfor %}
+{% if sent %}<dt>sent</dt><dd>{{ sent }}</dd>{% endif %}
 </dl>
 {% endblock %}
 """

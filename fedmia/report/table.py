@@ -7,7 +7,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from fedmia.report import claims, wording
+from fedmia.report import claims, suspicion, wording
 from fedmia.report.compare import Comparison, Difference, Row, compare
 from fedmia.report.pooling import CONFIDENCE, ENOUGH, Pooled
 from fedmia.report.tradeoff import UNCOVERED
@@ -37,6 +37,8 @@ def summary(result: Result) -> Group:
     said = wording.summary(result)
     if (claimed := claims.line(result)) is not None:
         said.insert(1 + [what for what, _ in said].index("privacy"), ("ε claimed", claimed))
+    if (suspected := suspicion.line(result)) is not None:
+        said.append(("suspicion", suspected))
     lines = [
         Text.assemble((f"{what:<10} ", "bold" if what != "fault" else "bold red"), value)
         for what, value in said
@@ -226,6 +228,8 @@ def _outcome_table(outcomes: Sequence[Outcome], title: str, first: str) -> Table
     ]
     if (note := wording.worse_than_chance(outcomes)) is not None:
         lines.insert(0, Text(note, style="yellow"))
+    if (note := wording.adaptive(outcomes)) is not None:
+        lines.insert(0, Text(note, style="dim"))
     if lines:
         table.caption = Text("\n").join(lines)
     return table

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
+from fedmia import communication
 from fedmia.guards import surprise
 from fedmia.results import Measured, Outcome, Result
+from fedmia.settings import informed
 
 DASH = "–"
 """Printed where there is no number; never a zero."""
@@ -79,6 +81,12 @@ def worse_than_chance(outcomes: Sequence[Outcome]) -> str | None:
     """Return a note on rows whose interval is wholly below one half, ``None`` without any."""
     below = [row["name"] for row in measured(outcomes) if row["auc_ci"][1] < 0.5]
     return f"worse than chance: {', '.join(below)}: is the direction right?" if below else None
+
+
+def adaptive(outcomes: Sequence[Outcome]) -> str | None:
+    """Return what rows of attackers that know the defences are, ``None`` without any."""
+    there = any(row.get("adaptive") for row in outcomes)
+    return f"…{informed('')}: the attacker knows the defences" if there else None
 
 
 def strongest(result: Result) -> Measured | None:
@@ -221,6 +229,8 @@ def summary(result: Result) -> list[tuple[str, str]]:
     ]
     if (counted := guards(result)) is not None:
         lines.append(("guards", counted))
+    if sent := result.get("communication"):
+        lines.append(("sent", communication.line(sent)))
     lines += [("note", note) for note in result["notes"] if note != privacy.get("alarm")]
     lines += [("fault", fault) for fault in faults(result)]
     return lines

@@ -28,6 +28,7 @@ class Job(NamedTuple):
     """A client to train: the row of its first weights, its records, the order of its batches.
 
     ``x`` has shape (n, *input_shape), ``y`` shape (n,); ``seed`` is that of random layers.
+    ``trainer`` is a recipe of its own.
     """
 
     row: int
@@ -35,6 +36,7 @@ class Job(NamedTuple):
     y: Tensor
     rng: np.random.Generator
     seed: int
+    trainer: Trainer | None = None
 
 
 class Fitter:
@@ -78,7 +80,7 @@ class Fitter:
         The positions of some of the jobs, and their weights after training; in an order that
         depends on the jobs and on the number of torch's threads alone.
         """
-        if not self.together:
+        if not self.together or any(job.trainer is not None for job in jobs):
             model = FlatModel(self.model)
             for i, job in enumerate(jobs):
                 yield [i], self._one(model, starts, job)
@@ -107,7 +109,7 @@ class Fitter:
         model.load({name: value[job.row].numpy() for name, value in starts.items()})
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(job.seed)
-            self.trainer.fit(model, job.x, job.y, job.rng)
+            (job.trainer or self.trainer).fit(model, job.x, job.y, job.rng)
         return {name: torch.from_numpy(v)[None] for name, v in model.params().items()}
 
     def _many(self, starts: Stacked, jobs: Sequence[Job]) -> Stacked:

@@ -5,8 +5,9 @@ Learning Models", IEEE S&P 2017, arXiv 1610.05820 (shadow training); N. Carlini 
 "Membership Inference Attacks From First Principles", IEEE S&P 2022, arXiv 2112.03570 (each record
 in as many reference models as any other).
 
-Shadow federations average the models of all their clients in every round, whatever strategy and
-defences the federation has. Records, strategy and the clients' randomness are the adversary's own.
+Shadow federations average the models of all their clients in every round, whatever strategy the
+federation has; of its defences they repeat what a ``simulation`` names. Records, strategy and the
+clients' randomness are the adversary's own.
 """
 
 import atexit
@@ -18,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,15 +30,17 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedmia.errors import expect
-from fedmia.knowledge import References, ShadowFederation
+from fedmia.knowledge import References, ShadowFederation, View
 from fedmia.records import Capability, Examples, Params
 from fedmia.seeding import generator, torch_seed
 from fedmia.shadows import references
 from fedmia.shadows.draws import federations, scaled
 from fedmia.shadows.fitting import Fitter
 from fedmia.shadows.rounds import average
+from fedmia.shadows.simulation import Simulation
 from fedmia.shadows.stacked import Stacked
 from fedmia.shadows.watched import watch
+from fedmia.signals.lenses import Lens
 from fedmia.site import Trainer
 from fedmia.vantages import Vantage
 
@@ -79,6 +82,10 @@ class ShadowTraining:
         Keeps what was trained; ``None`` for a temporary one.
     on_progress
         Called with the rounds done and their number in each training.
+    simulation
+        What shadow clients do to defend themselves; ``None`` for nothing.
+    lens
+        How updates and gradients of shadow federations are compared; ``None``: as they are.
 
     Attributes
     ----------
@@ -103,6 +110,8 @@ class ShadowTraining:
     seed: int
     folder: Path | None = None
     on_progress: Callable[[int, int], None] | None = None
+    simulation: Simulation | None = None
+    lens: Lens | None = None
     seconds: float = field(default=0.0, init=False)
     _models: dict[str, References] = field(default_factory=dict, init=False, repr=False)
 
@@ -194,6 +203,7 @@ class ShadowTraining:
             num_rounds,
             torch_seed(self.seed, f"shadow {key.split()[0]}"),
             on_progress=self.on_progress,
+            simulation=self.simulation,
         )
         references.save(file, trained, members)
         return references.TrainedModels(file, self.model, pool)
@@ -206,7 +216,7 @@ class ShadowTraining:
         starts = self._starts(self.num_federations)
         place = f"transcripts {self.vantage}"
         identity = self._identity(place, pool, sizes, self.num_rounds, shards, *starts.values())
-        return watch(
+        shadows = watch(
             self._fitter,
             starts,
             pool,
@@ -216,7 +226,12 @@ class ShadowTraining:
             torch_seed(self.seed, "shadow transcripts"),
             self._home / f"transcripts-{identity}",
             self.on_progress,
+            self.simulation,
         )
+        if (lens := self.lens) is None or Capability.CLIENT_UPDATES not in self.vantage.shows:
+            return shadows
+        views = [View(s.view.transcript, s.view.signals.through(lens)) for s in shadows]
+        return [replace(s, view=view) for s, view in zip(shadows, views, strict=True)]
 
     def _sizes(self, sizes: Sequence[int], pools: Sequence[Examples]) -> tuple[int, ...]:
         needed = f"at least {2 * len(sizes)} records, two for each shadow client"
@@ -249,7 +264,8 @@ class ShadowTraining:
         return {name: torch.stack([m[name].cpu() for m in models]) for name in state}
 
     def _identity(self, key: str, pool: Examples, *parts: Any) -> str:
-        facts = SCHEMA, key, str(self.model), repr(self.trainer), self.seed
+        defended = () if self.simulation is None else (self.simulation,)
+        facts = SCHEMA, key, str(self.model), repr(self.trainer), self.seed, *defended
         return _digest(facts, pool.x, pool.y, *parts)[:16]
 
     @contextmanager

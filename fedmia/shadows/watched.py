@@ -13,6 +13,7 @@ from fedmia.records import Examples, Observation, Params, Update, difference
 from fedmia.seeding import generator
 from fedmia.shadows.fitting import Fitter
 from fedmia.shadows.rounds import average
+from fedmia.shadows.simulation import Simulation
 from fedmia.shadows.stacked import Stacked
 from fedmia.signals import Signals
 from fedmia.transcript import Transcript, TranscriptError, TranscriptWriter
@@ -32,12 +33,13 @@ def watch(
     seed: int,
     folder: Path,
     on_progress: Callable[[int, int], None] | None = None,
+    simulation: Simulation | None = None,
 ) -> list[ShadowFederation]:
     """Return shadow federations, trained unless ``folder`` holds their transcripts.
 
     Parameters
     ----------
-    fitter, starts, num_rounds, on_progress
+    fitter, starts, num_rounds, on_progress, simulation
         As for :func:`average`.
     pool
         The records; those that no client of a federation holds are its non-members.
@@ -54,7 +56,8 @@ def watch(
     if (transcripts := _read(folder, len(shards), vantage, nodes, num_rounds)) is None:
         partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
         shutil.rmtree(partial, ignore_errors=True)
-        _record(fitter, starts, pool, shards, num_rounds, vantage, seed, partial, on_progress)
+        seen = vantage, partial
+        _record(fitter, starts, pool, shards, num_rounds, *seen, seed, on_progress, simulation)
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
         transcripts = [Transcript(_place(folder, f)) for f in range(len(shards))]
@@ -71,9 +74,10 @@ def _record(
     shards: Sequence[Parts],
     num_rounds: int,
     vantage: Vantage,
-    seed: int,
     folder: Path,
+    seed: int,
     on_progress: Callable[[int, int], None] | None,
+    simulation: Simulation | None,
 ) -> None:
     writers = [
         TranscriptWriter(_place(folder, f), vantage.name, vantage.shows, vantage.hides_updates)
@@ -93,7 +97,7 @@ def _record(
                 writer.append(seen)
 
     records = [[pool[part] for part in parts] for parts in shards]
-    models = average(fitter, starts, records, num_rounds, seed, write, on_progress)
+    models = average(fitter, starts, records, num_rounds, seed, write, on_progress, simulation)
     for f, writer in enumerate(writers):
         if seen := vantage.view(Observation(0, _row(models, f), ())):
             writer.finish(seen.params)

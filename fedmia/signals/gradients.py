@@ -67,28 +67,27 @@ def one_by_one(
     model: nn.Module, x: Tensor, y: Tensor, directions: Directions
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Go through the candidates with one backward pass each: slow, and right for any model."""
-    parameters = trainable(model)
     lengths, squares, dots = [], [], []
     for i in range(len(y)):
-        logits = model(x[i : i + 1])
-        length, unit = unit_residual(logits, y[i : i + 1])
-        pieces = torch.autograd.grad(logits, list(parameters.values()), unit, allow_unused=True)
-        gradients = {
-            k: torch.zeros_like(p) if g is None else g
-            for (k, p), g in zip(parameters.items(), pieces, strict=True)
-        }
-        lengths.append(length[0])
-        squares.append(torch.stack([g.double().square().sum() for g in gradients.values()]))
-        dots.append(
-            torch.stack([directions[k].flatten(1) @ g.flatten() for k, g in gradients.items()], 1)
-        )
-    return torch.stack(lengths), torch.stack(squares), torch.stack(dots)
+        length, gradients = written_in_turn(model, x[i : i + 1], y[i : i + 1])
+        lengths.append(length)
+        squares.append(torch.stack([g.double().square().sum(1) for g in gradients.values()], 1))
+        dots.append(torch.stack([g @ directions[k].flatten(1).T for k, g in gradients.items()], 2))
+    return torch.cat(lengths), torch.cat(squares), torch.cat(dots)
 
 
 def vectorised(
     model: nn.Module, x: Tensor, y: Tensor, directions: Directions
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Take the chunk's per-sample gradients with ``vmap(grad)`` and a matrix product each."""
+    lengths, flat = written(model, x, y)
+    squares = [torch.linalg.vector_norm(g, dim=1).square() for g in flat.values()]
+    dots = [g @ directions[k].flatten(1).T for k, g in flat.items()]
+    return lengths, torch.stack(squares, 1), torch.stack(dots, 2)
+
+
+def written(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return ``‖∂ℓ_i/∂z_i‖`` (n,), and the gradients of ``⟨z_i, r_i⟩`` by parameter, (n, d)."""
     parameters = trainable(model)
 
     def projected(parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,7 +98,23 @@ def vectorised(
     per_sample = vmap(grad(projected, has_aux=True), in_dims=(None, 0, 0))
     detached = {k: p.detach() for k, p in parameters.items()}
     gradients, lengths = per_sample(detached, x, y)
-    flat = {k: gradients[k].flatten(1) for k in parameters}
-    squares = [torch.linalg.vector_norm(g, dim=1).square() for g in flat.values()]
-    dots = [g @ directions[k].flatten(1).T for k, g in flat.items()]
-    return lengths, torch.stack(squares, 1), torch.stack(dots, 2)
+    return lengths, {k: gradients[k].flatten(1) for k in parameters}
+
+
+def written_in_turn(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the same by one backward pass a record: slow, and right for any model."""
+    parameters = trainable(model)
+    lengths, rows = [], []
+    for i in range(len(y)):
+        logits = model(x[i : i + 1])
+        length, unit = unit_residual(logits, y[i : i + 1])
+        pieces = torch.autograd.grad(logits, list(parameters.values()), unit, allow_unused=True)
+        rows.append(
+            [
+                torch.zeros_like(p).flatten() if g is None else g.flatten()
+                for p, g in zip(parameters.values(), pieces, strict=True)
+            ]
+        )
+        lengths.append(length[0])
+    columns = zip(*rows, strict=True)
+    return torch.stack(lengths), dict(zip(parameters, map(torch.stack, columns), strict=True))

@@ -53,6 +53,36 @@ def layerwise(
         If parameters are shared between layers, or a layer is not called exactly once, on one
         tensor whose rows are the samples and which nothing changes afterwards.
     """
+    length, found = factors(model, x, y)
+    reduced: Reduced = {}
+    with torch.no_grad():
+        for name, (layer, a, delta) in found.items():
+            prefix = f"{name}." if name else ""
+            own = {k: directions[prefix + k] for k in layer._parameters if prefix + k in directions}
+            for k, both in _KINDS[type(layer)](layer, a, delta, own).items():
+                reduced[prefix + k] = both
+    K = next(iter(directions.values())).shape[0]
+    unused = x.new_zeros(len(y)), x.new_zeros(len(y), K)
+    squares, dots = zip(*(reduced.get(k, unused) for k in trainable(model)), strict=True)
+    return length, torch.stack(squares, 1), torch.stack(dots, 2)
+
+
+def factors(
+    model: nn.Module, x: Tensor, y: Tensor
+) -> tuple[Tensor, dict[str, tuple[nn.Module, Tensor, Tensor]]]:
+    """Return what the gradients of n records are made of, layer by layer.
+
+    Returns
+    -------
+    tuple
+        ``‖∂ℓ_i/∂logits_i‖`` (n,) in float64; and by name each layer whose output matters, with its
+        input and the gradient of ``⟨logits_i, r_i⟩`` with respect to its output.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`layerwise`.
+    """
     layers = _layers(model)
     calls: dict[nn.Module, _Call] = {}
 
@@ -73,24 +103,15 @@ def layerwise(
         raise ValueError(f"layer {missing[0]} is not called")
     length, unit = unit_residual(logits, y)
     edges = [calls[layer].output for layer in layers.values()]
-    reduced: Reduced = {}
-    with torch.no_grad():
-        for (name, layer), delta in zip(
-            layers.items(), torch.autograd.grad(logits, edges, unit, allow_unused=True), strict=True
-        ):
-            a, version, _ = calls[layer]
-            if a._version != version or len(a) != len(y):
-                raise ValueError(f"the input of layer {name} is not one unchanged row a sample")
-            if delta is None:
-                continue
-            prefix = f"{name}." if name else ""
-            own = {k: directions[prefix + k] for k in layer._parameters if prefix + k in directions}
-            for k, both in _KINDS[type(layer)](layer, a, delta, own).items():
-                reduced[prefix + k] = both
-    K = next(iter(directions.values())).shape[0]
-    unused = logits.new_zeros(len(y)), logits.new_zeros(len(y), K)
-    squares, dots = zip(*(reduced.get(k, unused) for k in trainable(model)), strict=True)
-    return length, torch.stack(squares, 1), torch.stack(dots, 2)
+    deltas = torch.autograd.grad(logits, edges, unit, allow_unused=True)
+    found = {}
+    for (name, layer), delta in zip(layers.items(), deltas, strict=True):
+        a, version, _ = calls[layer]
+        if a._version != version or len(a) != len(y):
+            raise ValueError(f"the input of layer {name} is not one unchanged row a sample")
+        if delta is not None:
+            found[name] = (layer, a.detach(), delta)
+    return length, found
 
 
 def _layers(model: nn.Module) -> dict[str, nn.Module]:

@@ -1,26 +1,43 @@
 """The arrays of one transcript: computed once, kept beside it, and checked when read."""
 
 import time
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from fedmia.records import Examples
 from fedmia.signals.identity import identify
-from fedmia.signals.store import Arrays, remember
-from fedmia.signals.sweeps import BY_CLIENT, OF_SUMS, Sweeps
+from fedmia.signals.store import Arrays, Layout, remember
+from fedmia.signals.sweeps import BY_CLIENT, OF_SUMS
+from fedmia.transcript import Transcript
 
 
-class Passes:
+class Sweep(Protocol):
+    """Computes arrays of one transcript, as :class:`Sweeps` does."""
+
+    transcript: Transcript
+    model: nn.Module
+    nodes: tuple[int, ...]
+
+    def groups(self) -> dict[str, tuple[Layout, Callable[[Arrays], None]]]:
+        """Return which arrays are computed together, and what fills them."""
+
+
+S = TypeVar("S", bound=Sweep)
+
+
+class Passes(Generic[S]):
     """Arrays by name, each computed when first asked for with those that share its sweep.
 
     ``seconds`` is the time spent computing so far.
     """
 
-    def __init__(self, sweeps: Sweeps, candidates: Examples, cache: Path | None) -> None:
+    def __init__(self, sweeps: S, candidates: Examples, cache: Path | None) -> None:
         self.sweeps = sweeps
         self.seconds = 0.0
         self._candidates = candidates

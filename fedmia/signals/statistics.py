@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedmia.records import Examples
+from fedmia.signals.compared import CHANGED, Compared
 from fedmia.signals.gradients import trainable
+from fedmia.signals.lenses import Lens
 from fedmia.signals.passes import Passes
 from fedmia.signals.sweeps import Sweeps
 from fedmia.transcript import Transcript
@@ -84,12 +86,16 @@ class Signals:
         self._passes = Passes(sweeps, candidates, cache)
         self._cache = cache
         self._others: dict[str, Signals] = {}
+        self._compared: dict[Lens, Passes[Compared]] = {}
+        self._lens: Lens | None = None
         self._stop: int | None = None
 
     @property
     def seconds(self) -> float:
-        """Time spent computing so far, that for other records included."""
-        return self._passes.seconds + sum(other.seconds for other in self._others.values())
+        """Time spent computing so far, that for other records and through lenses included."""
+        compared = sum(passes.seconds for passes in self._compared.values())
+        others = sum(other.seconds for other in self._others.values())
+        return self._passes.seconds + compared + others
 
     @property
     def loss_global(self) -> Float64:
@@ -241,18 +247,37 @@ class Signals:
         early._stop = rounds
         return early
 
+    def through(self, lens: Lens) -> "Signals":
+        """Return the signals of an adversary that knows a defence: cosines are through the lens.
+
+        ``inner`` and ``parameter_inner`` are those cosines times the norms of gradient and update,
+        which stay as they are; so does everything else, and is shared, not computed again.
+        """
+        if lens not in self._compared:
+            compared = Compared(self._passes, lens, self.candidates)
+            self._compared[lens] = Passes(compared, self.candidates, self._cache)
+        seen = copy.copy(self)
+        seen._lens = lens
+        return seen
+
     def of(self, records: Examples) -> "Signals":
         """Return the signals of other records under the same transcript, kept once made."""
         key = hashlib.sha256(records.x.tobytes() + records.y.tobytes()).hexdigest()
         if key not in self._others:
-            sweeps = self._passes.sweeps
-            self._others[key] = Signals(sweeps.transcript, sweeps.model, records, self._cache)
+            self._others[key] = self._with(records)
         other = self._others[key]
+        other = other if self._lens is None else other.through(self._lens)
         return other if self._stop is None else other.until(self._stop)
+
+    def _with(self, records: Examples) -> "Signals":
+        sweeps = self._passes.sweeps
+        return Signals(sweeps.transcript, sweeps.model, records, self._cache)
 
     def _rows(self, name: str) -> NDArray[Any]:
         every = name == "grad_norm" or name.endswith("_global")
         stop = len(self.rounds_global) if every else self._stop
+        if self._lens is not None and name in CHANGED:
+            return self._compared[self._lens].rows(name, stop)
         return self._passes.rows(name, stop)
 
     def _sums(self, name: str) -> NDArray[Any]:

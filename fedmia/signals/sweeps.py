@@ -219,7 +219,7 @@ class Sweeps:
                     arrays["parameter_inner"][t, columns, :, chunk] = inner.permute(1, 2, 0).float()
 
     def _reduced(self, directions: Directions) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
-        route, rows = self._plan
+        route, rows = self.plan
         for chunk in self._chunks(rows):
             yield chunk, *route(self.model, self._x[chunk], self._y[chunk], directions)
 
@@ -232,5 +232,6 @@ class Sweeps:
         return chunk_size(self.model, self._x)
 
     @cached_property
-    def _plan(self) -> tuple[Route, int]:
+    def plan(self) -> tuple[Route, int]:
+        """The route that gradients of this model take, and how many candidates at a time."""
         return plan_route(self.model, self._x, self._y)

@@ -108,6 +108,7 @@ def test_attacking_again_gives_the_same_scores_in_a_folder_of_its_own(fedmia, ru
         row.get("roc") for row in second["attacks"]
     ]
     assert first["utility"] == second["utility"]
+    assert first["communication"] == second["communication"]
     assert (again.folder / "report.html").stat().st_size > 1000
     after = {file: file.stat().st_mtime_ns for file in run_dir.glob("transcript/*.safetensors")}
     assert after == before

@@ -6,17 +6,27 @@ import pytest
 from flwr.serverapp.strategy import FedAvg
 from torch import nn
 
+from clients.defenses.adversarial_regularization import AdversarialRegularization
 from clients.defenses.clipping import Clipping
+from clients.defenses.distillation import Distillation
 from clients.defenses.dp_sgd import DpSgd
+from clients.defenses.early_stopping import EarlyStopping
+from clients.defenses.federated_dropout import FederatedDropout as FederatedDropoutMod
 from clients.defenses.local_dp import LocalDp
+from clients.defenses.qsgd import Qsgd
+from clients.defenses.random_sparsification import RandomSparsification
 from clients.defenses.secagg_plus import SecAggPlus as SecAggMod
 from clients.defenses.sensitivity_clip import SensitivityClip
+from clients.defenses.sign_sgd import SignSgd
+from clients.defenses.soteria import Soteria
+from clients.defenses.top_k import TopK
 from fedmia import bounded
 from fedmia.errors import ConfigError
 from fedmia.secagg.protocol import Protocol
 from fedmia.stack import Stack
 from strategies.dp_central import DpCentral
 from strategies.dp_ftrl import DpFtrl
+from strategies.federated_dropout import FederatedDropout
 from strategies.secagg_plus import SecAggPlus
 
 
@@ -163,3 +173,68 @@ def test_a_budget_that_lets_a_client_take_part_in_no_round_is_refused_before_tra
     beyond = DpSgd(noise_multiplier=1.0, epsilon=0.01)
     line = refusal(stack(FedAvg(fraction_evaluate=0.0), {"dp_sgd": beyond}))
     assert line.startswith("client.defenses.dp_sgd.epsilon=0.01: expected at least")
+
+
+@pytest.mark.parametrize("changing", [TopK(), RandomSparsification(), SignSgd(), Qsgd()])
+def test_an_update_that_is_changed_after_it_was_clipped(changing):
+    plain = FedAvg(fraction_evaluate=0.0)
+    line = refusal(stack(plain, {"changing": changing, "clipping": Clipping()}))
+    assert line == (
+        "client/defenses=[changing, clipping]: expected clipping outside of changing, which may "
+        "make clipped updates larger"
+    )
+    bounded.check(stack(plain, {"clipping": Clipping(), "changing": changing}))
+    bounded.check(stack(plain, {"changing": changing, "local_dp": LocalDp()}))
+    bounded.check(masked(plain, changing))
+
+
+def test_what_was_trained_privately_is_not_changed_by_the_records():
+    plain = FedAvg(fraction_evaluate=0.0)
+    for order in ("soteria", "dp_sgd"), ("dp_sgd", "soteria"):
+        mods = {"soteria": Soteria(), "dp_sgd": DpSgd()}
+        line = refusal(stack(plain, {name: mods[name] for name in order}))
+        assert line == (
+            f"client/defenses=[{', '.join(order)}]: expected no soteria beside dp_sgd: it would "
+            "change by the records what hides them"
+        )
+    bounded.check(stack(plain, {"local_dp": LocalDp(), "soteria": Soteria()}))
+
+
+@pytest.mark.parametrize("mod", [RandomSparsification(), SignSgd(), Qsgd(), TopK()])
+def test_no_running_variance_beside_a_mod_that_may_make_it_negative(mod):
+    plain = FedAvg(fraction_evaluate=0.0)
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    assert refusal(stack(plain, {"mod": mod}, model)) == (
+        "model=Sequential: expected no BatchNorm1d beside mod, which may make a running variance "
+        "negative; use GroupNorm instead"
+    )
+    unkept = nn.BatchNorm1d(3, track_running_stats=False)
+    bounded.check(stack(plain, {"mod": mod}, nn.Sequential(nn.Linear(3, 3), unkept)))
+    bounded.check(stack(plain, {"soteria": Soteria()}, model))
+
+
+def test_a_mod_has_the_settings_of_its_strategy():
+    strategy = FederatedDropout(FedAvg(fraction_evaluate=0.0), keep=0.75)
+    bounded.check(stack(strategy, {"federated_dropout": FederatedDropoutMod(0.75)}))
+    expected = "client.defenses.federated_dropout.keep=0.5: expected 0.75, as strategy.keep"
+    assert refusal(stack(strategy, {"federated_dropout": FederatedDropoutMod(0.5)})) == expected
+
+
+def test_records_that_one_mod_holds_out_are_not_there_for_those_before_it():
+    def of(count, *mods):
+        named = {type(mod).__name__: mod for mod in mods}
+        return Stack(FedAvg(fraction_evaluate=0.0), named, (20, count))
+
+    stopping, against, teaching = EarlyStopping(), AdversarialRegularization(), Distillation()
+    bounded.check(of(2, stopping, teaching))  # the last one listed comes first
+    bounded.check(of(3, stopping, against))
+    bounded.check(of(3, teaching, stopping))
+    bounded.check(of(4, teaching, against, stopping))
+    expected = (
+        "client.defenses.Distillation.parts=2: expected clients with two records or more, one has 1"
+    )
+    assert refusal(of(1, stopping, teaching)) == expected
+    assert refusal(of(2, teaching, stopping)) == f"{expected} beside what EarlyStopping holds out"
+    both = "AdversarialRegularization, EarlyStopping"
+    given = of(3, teaching, stopping, against)
+    assert refusal(given) == f"{expected} beside what {both} holds out"

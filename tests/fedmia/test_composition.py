@@ -13,6 +13,7 @@ from flwr.serverapp.strategy import (
 )
 
 from clients.defenses.additive_sharing import AdditiveSharing as SharingMod
+from clients.defenses.anomaly import Anomaly as AnomalyMod
 from clients.defenses.secagg_plus import SecAggPlus as SecAggMod
 from fedmia import composition
 from fedmia.composition import Stack
@@ -24,6 +25,7 @@ from fedmia.secagg.noise import Noise
 from fedmia.secagg.protocol import Protocol
 from fedmia.stage import prepare
 from strategies.additive_sharing import AdditiveSharing
+from strategies.anomaly import Anomaly
 from strategies.dp_central import DpCentral
 from strategies.secagg_plus import SecAggPlus
 
@@ -90,7 +92,7 @@ def test_a_rule_per_client_inside_is_named_by_the_key_that_was_set(rule):
         prepare(config)
     assert str(caught.value) == (
         f"strategy.inner={rule}: expected a rule that is linear in the updates, of which the "
-        "server sees only the sum"
+        "server sees only the sum; others can be given sums of groups (strategy=grouped_sums)"
     )
 
 
@@ -106,7 +108,9 @@ def test_clipping_and_rules_around_secure_aggregation_are_refused(kind):
     said = refusal(Stack(around, given.mods, given.weights))
     assert said == (
         "strategy.strategy=SecAggPlus: expected to be the outermost strategy: "
-        f"{kind.__name__} around it would take masked words for updates"
+        f"{kind.__name__} around it would take masked words for updates; none can be checked under "
+        "secagg_plus, but norms be bounded at the clients (client/defenses=[secagg_plus, clipping])"
+        " and sums of groups be compared (strategy=grouped_sums)"
     )
     assert refusal(Stack(twice, given.mods, given.weights)).startswith(
         "strategy.strategy.strategy=SecAggPlus: expected to be the outermost"
@@ -173,6 +177,57 @@ def test_a_mod_without_its_strategy_is_refused():
         "client/defenses=[secagg_plus]: expected no secagg_plus, which needs strategy=secagg_plus; "
         "it is FedAvg"
     )
+
+
+@pytest.mark.parametrize(
+    ("detector", "mods", "said"),
+    [
+        ("robust_z", ["clip"], None),
+        ("vae", ["anomaly", "clip"], None),
+        ("vae", ["clip"], "anomaly once: strategy=anomaly needs it at the clients"),
+        (
+            "vae",
+            ["clip", "anomaly"],
+            "anomaly first: clip outside of it would be clipping of what the strategy reads",
+        ),
+        (
+            "robust_z",
+            ["anomaly"],
+            "no anomaly, which needs strategy=anomaly; it is Anomaly with detector=robust_z",
+        ),
+    ],
+)
+def test_a_learned_detector_needs_its_mod_outermost(detector, mods, said):
+    there = {"anomaly": AnomalyMod(), "clip": CLIPPING}
+    strategy = Anomaly(sampling(1.0), 30, detector)
+    given = Stack(strategy, {name: there[name] for name in mods}, (20,) * 10)
+    if said is None:
+        composition.check(given)
+        return
+    assert refusal(given) == f"client/defenses=[{', '.join(mods)}]: expected {said}"
+
+
+def test_a_mod_of_a_wrapped_strategy_is_found_behind_the_outer_ones():
+    strategy = Anomaly(Anomaly(sampling(1.0), 30, "vae"), 30)
+    composition.check(Stack(strategy, {"anomaly": AnomalyMod()}, (20,) * 10))
+
+
+def test_rounds_in_which_nobody_can_stand_out_are_refused():
+    said = refusal(Stack(Anomaly(sampling(0.3), 30), {}, (20,) * 10))
+    assert said == (
+        "strategy.detector=robust_z: expected a strategy that asks at least 4 clients a round; "
+        "3 are asked"
+    )
+
+
+def test_what_flags_do_to_an_epsilon_is_noted():
+    central = DpCentral(sampling(1.0), 1.0, 30, 10, epsilon=8.0)
+    isolating, flagging = (Anomaly(central, 30, isolate=isolate) for isolate in (True, False))
+    (line,) = composition.notes(Stack(isolating, {}, (20,) * 10))
+    assert line.startswith("strategy: no ε: which clients are left out depends on all updates")
+    (line,) = composition.notes(Stack(flagging, {}, (20,) * 10))
+    assert line == "strategy: flags are made of updates without noise: ε is not theirs"
+    assert composition.notes(Stack(Anomaly(sampling(1.0), 30), {}, (20,) * 10)) == []
 
 
 @pytest.mark.parametrize("name", ["secagg_plus", "additive_sharing", "homomorphic"])

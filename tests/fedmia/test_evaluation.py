@@ -13,7 +13,7 @@ from fedmia.attacks.yeom_loss import YeomLoss
 from fedmia.config import compose
 from fedmia.evaluation import evaluate, targets
 from fedmia.membership import Membership
-from fedmia.observe import Observer
+from fedmia.observer import Observer
 from fedmia.recording import train
 from fedmia.records import KNOWLEDGE, Capability, Observation
 from fedmia.signals import Signals

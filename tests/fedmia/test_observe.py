@@ -13,7 +13,7 @@ from fedmia.observe import (
     Fault,
     ObservedGrid,
 )
-from fedmia.records import MASKED, WORDS
+from fedmia.records import MASKED, PAYLOAD, WORDS
 
 SENT = {
     "w": np.array([[1.0, 2.0], [3.0, 4.0]], dtype=np.float32),
@@ -589,3 +589,31 @@ def test_a_loss_beside_the_words_must_be_finite():
 
     with pytest.raises(DivergedError, match="the loss"):
         observed.send_and_receive(ask(grid))
+
+
+# how many bytes
+
+
+def test_answers_count_as_their_arrays_or_as_their_senders_state():
+    def some(client, message):
+        reply = answer(client, message)
+        if client < 2:
+            reply.content["m"][PAYLOAD] = [5, -1][client]
+        return reply
+
+    grid, observed, _ = watch(some)
+    observed.send_and_receive(ask(grid))
+    observed.send_and_receive(ask(grid, kind="evaluate"))
+
+    dense = 4 * 4 + 8 + 2
+    assert sorted(observed.answer_bytes) == [5, dense, dense]  # a negative number is none
+
+
+def test_words_count_and_errors_do_not():
+    def some(client, message):
+        return refuse(message) if client else mask(np.zeros(6, np.uint64), message)
+
+    grid, observed, _ = watch(some)
+    observed.send_and_receive(ask(grid))
+
+    assert observed.answer_bytes == [48]

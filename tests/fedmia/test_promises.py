@@ -3,6 +3,7 @@
 import pytest
 from flwr.serverapp.strategy import FedAvg
 
+from clients.defenses.anomaly import Anomaly as AnomalyMod
 from clients.defenses.clipping import Clipping
 from clients.defenses.dp_sgd import DpSgd
 from clients.defenses.local_dp import LocalDp
@@ -12,6 +13,7 @@ from fedmia import promises
 from fedmia.secagg.noise import Noise
 from fedmia.secagg.protocol import Protocol
 from fedmia.stack import Stack
+from strategies.anomaly import Anomaly
 from strategies.dp_central import DpCentral
 from strategies.secagg_plus import SecAggPlus
 
@@ -97,6 +99,38 @@ def test_released_thresholds_stand_in_for_the_strategys_claim():
     assert strategy.account.epsilon(30) < claim.account.epsilon(30)
     assert claim.account.epsilon(30) < 1.2 * strategy.account.epsilon(30)
     assert claim.account.delta == 1e-3
+
+
+def test_leaving_clients_out_by_their_data_leaves_no_epsilon_and_flags_alone_do():
+    setting = {0: [1]}
+    (kept,) = promises.spent(collected(Anomaly(central(), 30, isolate=False)), 30, setting)
+    (alone,) = promises.spent(collected(central()), 30, setting)
+    assert kept["part"] == "strategy.inner"
+    assert kept["epsilon"] == alone["epsilon"] == pytest.approx(8.0, rel=0.01)
+    (void,) = promises.spent(collected(Anomaly(central(), 30)), 30, setting)
+    assert void["epsilon"] is None
+    assert "no ε: which clients are left out depends on all updates" in void["reasons"][0]
+
+
+def test_a_detector_that_clients_are_sent_leaves_no_epsilon():
+    mods = {"anomaly": AnomalyMod()}
+    strategy = Anomaly(central(), 30, "vae", isolate=False)
+    (void,) = promises.spent(collected(strategy, mods), 30, {0: [1]})
+    assert void["epsilon"] is None
+    assert "learned from updates without noise" in void["reasons"][0]
+
+
+def test_noise_in_the_update_outlasts_what_the_server_leaves_out():
+    mods = {"local_dp": LocalDp()}
+    ((_, claim),) = collected(Anomaly(FedAvg(fraction_evaluate=0.0), 30), mods)
+    assert claim.account is not None
+
+
+def test_leaving_clients_out_voids_a_claim_that_stands_in_for_the_strategys():
+    settings = {"noise_multiplier": 10.0, "epsilon": None, "neighbours": "replace_one"}
+    strategy = Anomaly(central(clip_by="clients", **settings), 30)
+    ((part, claim),) = collected(strategy, {"sensitivity_clip": SensitivityClip()})
+    assert (part, claim.account) == ("client.defenses.sensitivity_clip", None)
 
 
 def row(part, epsilon, holds_against, unit="client", replaced=None, delta=1e-5):

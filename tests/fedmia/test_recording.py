@@ -13,7 +13,7 @@ from fedmia.arrays import to_record
 from fedmia.config import compose
 from fedmia.document import faults, promised
 from fedmia.grid.base import LocalGrid
-from fedmia.observe import Observer
+from fedmia.observer import Observer
 from fedmia.recording import ask_nodes, train
 from fedmia.site import Site
 from fedmia.stage import Stage, prepare
@@ -106,6 +106,16 @@ def test_every_round_is_recorded_and_reported(stage, tmp_path):
         assert np.array_equal(transcript.final[name], value)
     first = transcript[0].params
     assert all(np.array_equal(first[k], v) for k, v in stage.model.state_dict().items())
+
+
+def test_the_bytes_of_every_answer_are_kept(stage, tmp_path):
+    plain = record(stage, tmp_path / "plain")
+    dense = sum(value.nbytes for value in plain.params.values())
+    assert plain.answer_bytes == [dense] * (CLIENTS * ROUNDS)
+
+    signs = record(stage_of("client/defenses=[sign_sgd]"), tmp_path / "signs")
+    sizes = [value.size for value in plain.params.values()]
+    assert signs.answer_bytes == [sum(4 + -(-d // 8) for d in sizes)] * (CLIENTS * ROUNDS)
 
 
 def test_the_aggregate_is_the_mean_of_the_updates_by_number_of_examples(stage, tmp_path):

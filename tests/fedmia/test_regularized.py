@@ -256,3 +256,14 @@ def test_the_number_of_classes_is_found_without_moving_batch_statistics():
     assert net.num_classes(data()[0]) == CLASSES
     assert net.module.training
     assert all(np.array_equal(net.params()[k], before[k]) for k in before)
+
+
+@pytest.mark.parametrize("builder", [MLP([6, 5]), CNN([2], 5)])
+def test_a_copy_that_is_made_meanwhile_is_not_scaled(builder):
+    x, _ = data(5)
+    net, asked = model(builder), []
+    with net.hidden_scaled(lambda a: asked.append(a) or torch.zeros_like(a)):
+        copy = FlatModel(net.module)
+        copy.module.train()
+        copy.backward_through(x, lambda z: z.softmax(1))
+    assert not asked

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from fedmia.errors import ConfigError
-from fedmia.observe import Observer
+from fedmia.observer import Observer
 from fedmia.records import KNOWLEDGE, Capability, MaskedInput, Observation, Update
 from fedmia.vantages import (
     VANTAGES,

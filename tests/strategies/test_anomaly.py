@@ -213,3 +213,15 @@ def test_rounds_of_too_few_clients_are_refused():
     with pytest.raises(ConfigError, match=r"detector=robust_z: expected .* at least 4 clients"):
         anomaly().check_asked(3)
     anomaly().check_asked(4)
+
+
+def test_an_answer_that_could_not_be_averaged_is_rejected_and_training_goes_on():
+    def told(client):
+        return {"num-examples": 1} | ({"boast": 1.0} if client == 2 else {})
+
+    strategy = anomaly()
+    found = play(strategy, lambda client, number: np.full(SIZE, client), 4, SIZE, metrics=told)
+    np.testing.assert_allclose(found[0].change, (0 + 1 + 3) / 3)
+    (flag,) = strategy.flags
+    assert (flag.round, flag.isolated) == (1, True)
+    assert flag.reason == "its answer has other records than most"

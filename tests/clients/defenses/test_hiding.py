@@ -13,6 +13,7 @@ from clients.defenses.secagg_plus import SecAggPlus
 from clients.honest import DroppedOutError
 from fedmia.arrays import to_record
 from fedmia.observe import ABSENT
+from fedmia.records import PAYLOAD
 from fedmia.secagg.cohort import Cohort
 from fedmia.secagg.errors import ProtocolError
 from fedmia.secagg.protocol import Protocol
@@ -110,6 +111,11 @@ def test_what_came_of_training_is_the_update_with_its_weight_and_metrics():
 )
 def test_what_cannot_be_summed_is_told_in_a_fixed_phrase(train, said):
     assert refusal(train) == said
+
+
+def test_the_bytes_of_a_compressed_update_are_no_metric_of_the_words():
+    found = contribution(ask(), context(), answers(**{"num-examples": 5, PAYLOAD: 900}), 50)
+    assert found.metrics == {}
 
 
 def test_of_an_error_of_the_training_only_the_type_is_told(caplog):

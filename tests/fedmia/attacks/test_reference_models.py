@@ -14,7 +14,7 @@ from fedmia.attacks.rmia import RMIA
 from fedmia.attacks.shokri import Shokri
 from fedmia.attacks.yeom_loss import YeomLoss
 from fedmia.errors import ConfigError
-from fedmia.records import Capability
+from fedmia.records import Capability, implied
 from fedmia.vantages import FinalModel, Participant
 
 REFERENCES = {
@@ -116,14 +116,14 @@ def test_what_an_attack_lacks_is_said(world, attack):
     seen = world.view
     for kind in (Participant(NODES[0]), FinalModel()):
         seen.transcript.shows = kind.shows
-        if attack.requirements() <= kind.shows | world.knowledge.gives:
+        if attack.requirements() <= implied(kind.shows) | world.knowledge.gives:
             assert attack(seen, None, world.candidates, world.knowledge).any()
         else:
             with pytest.raises(NotApplicableError, match=r"^needs "):
                 attack(seen, None, world.candidates, world.knowledge)
     seen.transcript.shows = SHOWN
     poor = Knowledge(world.knowledge.auxiliary[:0], 3)
-    if attack.requirements() <= SHOWN:
+    if attack.requirements() <= implied(SHOWN):
         assert attack(seen, NODES[0], world.candidates, poor).any()
     else:
         with pytest.raises(NotApplicableError, match=r"^needs (auxiliary records|shadow training)"):

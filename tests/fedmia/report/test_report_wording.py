@@ -1,6 +1,7 @@
 import pytest
 
 from fedmia.report import wording
+from fedmia.report.html import render
 from fedmia.results import Result
 
 
@@ -160,3 +161,11 @@ def test_several_runs_are_cautioned_by_number(changed) -> None:
     assert found[0].startswith("2 of 4 runs")
     assert found[1] == "1 of 4 runs failed."
     assert wording.comparison_warnings([changed()]) == []
+
+
+def test_what_clients_sent_is_a_line_where_it_was_counted(changed) -> None:
+    sent = {"bytes_per_client_round": 25.0, "up": 7500, "dense": 100}
+    said = "25 B by a client in a round, 25.0% of the whole model; 7.5 kB in all"
+    assert ("sent", said) in wording.summary(changed({"communication": sent}))
+    assert "sent" not in dict(wording.summary(changed()))
+    assert said in render(changed({"communication": sent}))
