@@ -121,7 +121,6 @@ class FlatModel:
         factors
             Called with the inputs of a hidden layer, for factors of the same shape.
         """
-
         hidden = [] if self._dense else hidden_layers(self.module)
 
         def scaled(layer: nn.Module, inputs: tuple[Tensor]) -> Tensor | None:

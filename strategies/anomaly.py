@@ -197,8 +197,7 @@ class Anomaly(Strategy):
         layout, self._layout = self._layout, None
         if layout is None:
             return None, None
-        replies = list(replies)
-        features: dict[int, Float64] = {}
+        replies, features = list(replies), {}
         odd = oddities(replies, getattr(self.inner, "weighted_by_key", "num-examples"))
         flagged = [Flag(server_round, node, reason) for node, reason in odd.items()]
         usual = [reply for reply in replies if reply.metadata.src_node_id not in odd]

@@ -114,6 +114,8 @@ class Reputation(Robust):
         self.memory, self.largest_norm, self.root_samples = memory, largest_norm, root_samples
         self.state_file = None if state_file is None else Path(state_file)
         self.standings: dict[int, Standing] = {}
+        if self.state_file:
+            standing_file.expect_writable(self.state_file)
         if self.state_file and self.state_file.exists():
             self.standings = standing_file.read(self.state_file)
         self.reputations: list[tuple[int, dict[int, float]]] = []

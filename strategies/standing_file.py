@@ -10,10 +10,17 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from fedmia.errors import ConfigError
+from fedmia.errors import ConfigError, expect
 from strategies.standing import Standing
 
 _KIND = "fedmia standings 1"
+
+
+def expect_writable(path: Path) -> None:
+    """Raise ``ConfigError`` if a file cannot be there; nothing is written."""
+    there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    fits = os.access(there, os.W_OK) and there.is_dir() == (there != path.absolute())
+    expect(fits, "state_file", path, f"a writable file ({there} is in the way)")
 
 
 def write(path: Path, standings: Mapping[int, Standing]) -> None:

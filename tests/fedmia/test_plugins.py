@@ -59,3 +59,9 @@ def test_a_field_without_a_default_must_be_given():
 def test_what_flower_does_not_check_is_checked_here():
     assert refused(_target_=TRIMMED, beta=0.5) == "part.beta=0.5: expected in [0, 0.5)"
     check_plugin("part", node(_target_=TRIMMED, beta=0.49))
+
+
+def test_no_generator_takes_a_negative_seed():
+    qsgd = "clients.defenses.qsgd.Qsgd"
+    assert refused(_target_=qsgd, seed=-1) == "part.seed=-1: expected at least 0"
+    check_plugin("part", node(_target_=qsgd, seed=0))

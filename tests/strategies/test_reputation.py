@@ -328,3 +328,10 @@ def test_a_damaged_state_is_refused_at_once(tmp_path):
 def test_settings_out_of_range_are_refused(settings, said):
     with pytest.raises(ConfigError, match=f"^{said}$"):
         Reputation(fed_avg(), **settings)
+
+
+def test_a_state_file_that_cannot_be_there_is_one_line_before_training(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path, tmp_path / "file" / "state"):
+        with pytest.raises(ConfigError, match=r"^state_file=.*: expected a writable file"):
+            Reputation(fed_avg(), state_file=str(path))

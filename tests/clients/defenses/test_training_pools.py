@@ -8,10 +8,13 @@ import torch
 from flwr.app import ConfigRecord, Message, RecordDict
 from local_training import CLASSES, SHAPE, data, network
 
+from clients.defenses.adversarial_regularization import AdversarialRegularization
 from clients.defenses.augmentation import Augmentation
 from clients.defenses.data_sampling import DataSampling
+from clients.defenses.distillation import Distillation
 from clients.defenses.dropout import Dropout
 from clients.defenses.early_stopping import EarlyStopping
+from clients.defenses.hamp import Hamp
 from clients.defenses.label_smoothing import LabelSmoothing
 from clients.defenses.mixup import Mixup
 from clients.defenses.relaxloss import RelaxLoss
@@ -32,6 +35,9 @@ ALL = (
     LabelSmoothing(),
     DataSampling(),
     Augmentation(),
+    AdversarialRegularization(),
+    Hamp(),
+    Distillation(weight=0.5),
 )
 
 
