@@ -21,8 +21,9 @@ from fedmia.attacks.base import NotApplicableError
 from fedmia.knowledge import View
 from fedmia.metrics import auc
 from fedmia.pairs import pair
+from fedmia.preparation import prepare
 from fedmia.signals import Signals
-from fedmia.stage import Stage, prepare
+from fedmia.stage import Stage
 from fedmia.training import torch_threads
 from fedmia.transcript import Transcript
 from fedmia.truth import Truth

@@ -22,9 +22,9 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from fedmia.config import compose
+from fedmia.preparation import prepare
 from fedmia.recording import Training, train
 from fedmia.runlog import quiet
-from fedmia.stage import prepare
 
 CLIENTS, ATTACKERS = 15, 3
 RULES = {

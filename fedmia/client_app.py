@@ -7,7 +7,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from fedmia.config import compose
-from fedmia.stage import prepare
+from fedmia.preparation import prepare
 
 
 @lru_cache(maxsize=4)

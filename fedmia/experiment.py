@@ -23,11 +23,12 @@ from fedmia.document import (
 from fedmia.errors import ConfigError
 from fedmia.evaluation import Measured, OnAttack, Targets, evaluate, targets
 from fedmia.knowledge import View
+from fedmia.preparation import check_applicable, check_writable, prepare
 from fedmia.recording import OnRound, Training, train
 from fedmia.released import view_of
 from fedmia.report.html import render
 from fedmia.runlog import logging_to
-from fedmia.stage import Stage, check_applicable, check_writable, prepare
+from fedmia.stage import Stage
 from fedmia.suspects import suspicion
 from fedmia.training import FlatModel, accuracy, torch_threads
 from fedmia.transcript import Transcript, TranscriptError

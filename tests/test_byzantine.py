@@ -9,8 +9,8 @@ from functools import cache
 import pytest
 
 from fedmia.config import compose
+from fedmia.preparation import prepare
 from fedmia.recording import train
-from fedmia.stage import prepare
 
 CLIENTS, ATTACKERS = 11, 2
 SETTINGS = [

@@ -9,8 +9,8 @@ from fedmia import config, experiment
 from fedmia.config import compose
 from fedmia.errors import ConfigError
 from fedmia.evaluation import targets_among
+from fedmia.preparation import prepare
 from fedmia.recording import train
-from fedmia.stage import prepare
 from fedmia.transcript import Transcript
 from fedmia.truth import Truth
 

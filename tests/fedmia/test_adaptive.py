@@ -12,13 +12,13 @@ from fedmia.errors import ConfigError
 from fedmia.evaluation import evaluate, targets
 from fedmia.experiment import attack, run
 from fedmia.knowledge import View
+from fedmia.preparation import prepare
 from fedmia.records import Capability
 from fedmia.report.lines import relevant
 from fedmia.report.table import attack_table
 from fedmia.shadows.simulation import Simulation
 from fedmia.signals import Signals
 from fedmia.signals.lenses import Composed, Signs, Transmitted
-from fedmia.stage import prepare
 from fedmia.transcript import Transcript
 from fedmia.truth import Truth
 

@@ -6,8 +6,8 @@ import pytest
 from fedmia.adversary import knowledge
 from fedmia.attacks.base import Attack, NotApplicableError, View
 from fedmia.config import compose
+from fedmia.preparation import prepare
 from fedmia.records import Capability
-from fedmia.stage import prepare
 
 SMALL = [
     "dataset=breast_cancer",

@@ -12,8 +12,8 @@ from fedmia.client_app import app
 from fedmia.config import compose
 from fedmia.document import _notes
 from fedmia.errors import ConfigError
+from fedmia.preparation import prepare
 from fedmia.recording import train
-from fedmia.stage import prepare
 from fedmia.training import FlatModel
 
 SMALL = [

@@ -5,8 +5,8 @@ from fedmia import auxiliary, experiment
 from fedmia.config import compose
 from fedmia.datasets.base import Dataset
 from fedmia.errors import ConfigError
+from fedmia.preparation import prepare
 from fedmia.records import Examples
-from fedmia.stage import prepare
 
 SMALL = ["pool=serial", "num_clients=4", "candidates.nonmembers=100"]
 

@@ -19,11 +19,11 @@ from fedmia import composition
 from fedmia.composition import Stack
 from fedmia.config import compose
 from fedmia.errors import ConfigError
+from fedmia.preparation import prepare
 from fedmia.secagg.cohort import Cohort
 from fedmia.secagg.identities import Identities
 from fedmia.secagg.noise import Noise
 from fedmia.secagg.protocol import Protocol
-from fedmia.stage import prepare
 from strategies.additive_sharing import AdditiveSharing
 from strategies.anomaly import Anomaly
 from strategies.dp_central import DpCentral

@@ -7,7 +7,7 @@ import pytest
 from fedmia.config import compose
 from fedmia.document import delta_against, document, guards, promised
 from fedmia.evaluation import Measured, Targets
-from fedmia.stage import prepare
+from fedmia.preparation import prepare
 
 SMALL = [
     "dataset=breast_cancer",

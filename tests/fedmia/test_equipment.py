@@ -6,8 +6,8 @@ import pytest
 from fedmia import equipment
 from fedmia.config import compose
 from fedmia.errors import ConfigError
+from fedmia.preparation import prepare
 from fedmia.root import Root
-from fedmia.stage import prepare
 from fedmia.training import LocalSGD
 
 SMALL = ["pool=serial", "num_rounds=2", "num_clients=4", "candidates.nonmembers=200"]

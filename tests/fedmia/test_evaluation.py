@@ -14,10 +14,10 @@ from fedmia.config import compose
 from fedmia.evaluation import evaluate, targets
 from fedmia.membership import Membership
 from fedmia.observer import Observer
+from fedmia.preparation import prepare
 from fedmia.recording import train
 from fedmia.records import KNOWLEDGE, Capability, Observation
 from fedmia.signals import Signals
-from fedmia.stage import prepare
 from fedmia.transcript import Transcript, TranscriptWriter
 
 CLIENTS, ROUNDS = 4, 5

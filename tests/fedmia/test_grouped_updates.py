@@ -15,9 +15,9 @@ from fedmia.errors import ConfigError
 from fedmia.evaluation import evaluate, targets
 from fedmia.experiment import _narrow
 from fedmia.observer import Observer
+from fedmia.preparation import prepare
 from fedmia.recording import train
 from fedmia.signals import Signals
-from fedmia.stage import prepare
 from fedmia.suspicion import Flag, against_members
 from fedmia.transcript import Transcript
 from fedmia.truth import Truth

@@ -15,10 +15,10 @@ from fedmia.errors import ConfigError
 from fedmia.evaluation import evaluate, targets
 from fedmia.experiment import _narrow
 from fedmia.observer import Observer
+from fedmia.preparation import prepare
 from fedmia.recording import train
 from fedmia.records import Capability, implied
 from fedmia.signals import Signals
-from fedmia.stage import prepare
 from fedmia.transcript import Transcript
 from fedmia.truth import Truth
 from fedmia.vantages import Aggregate, FinalModel, MaskedServer, Participant, Server

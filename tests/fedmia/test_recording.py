@@ -14,9 +14,10 @@ from fedmia.config import compose
 from fedmia.document import faults, promised
 from fedmia.grid.base import LocalGrid
 from fedmia.observer import Observer
+from fedmia.preparation import prepare
 from fedmia.recording import ask_nodes, train
 from fedmia.site import Site
-from fedmia.stage import Stage, prepare
+from fedmia.stage import Stage
 from fedmia.training import FlatModel
 from fedmia.transcript import Transcript
 from fedmia.truth import Truth

@@ -7,13 +7,13 @@ import torch
 from fedmia import config, experiment
 from fedmia.config import compose
 from fedmia.errors import ConfigError
+from fedmia.preparation import prepare
 from fedmia.released import view_of
 from fedmia.releases.base import check_release
 from fedmia.releases.memguard import MemGuard
 from fedmia.results import SCORES_NAME
 from fedmia.signals import Signals
 from fedmia.signals.forward import loss_and_gap
-from fedmia.stage import prepare
 from fedmia.transcript import Transcript
 
 SMALL = [

@@ -6,7 +6,7 @@ import pytest
 from fedmia.attacks.base import NotApplicableError
 from fedmia.config import compose
 from fedmia.errors import ConfigError
-from fedmia.stage import prepare
+from fedmia.preparation import prepare
 
 ONLINE = ["attack=lira", "attack.lira_online.variance=per_example"]
 

@@ -11,7 +11,7 @@ from fedmia import experiment
 from fedmia.arrays import to_params, to_record
 from fedmia.config import compose
 from fedmia.errors import ConfigError
-from fedmia.stage import prepare
+from fedmia.preparation import prepare
 from fedmia.submodel import drawn_mask
 from strategies.federated_dropout import RECORD, FederatedDropout
 
