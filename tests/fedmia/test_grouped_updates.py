@@ -188,7 +188,7 @@ def test_a_flag_against_a_group_is_one_against_each_of_its_clients():
     [
         (
             ["strategy@strategy.inner=krum", "strategy.inner.byzantine=2"],
-            "strategy.inner.byzantine=2: expected at most -1: Krum needs 2·byzantine + 3 clients "
+            "strategy.inner.byzantine=2: expected more clients: Krum needs 2·byzantine + 3 clients "
             "in a round, 2 are asked; each of 2 groups stands for a client",
         ),
         (
