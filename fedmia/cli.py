@@ -229,7 +229,7 @@ def list_(
     An attack's file may make several rows, or one of another name: they are listed as "rows", and
     a knob is attack.ROW.KEY.
     """
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
     from fedmia import config
@@ -238,7 +238,7 @@ def list_(
     known = config.groups(dirs)
     if group is not None and group not in known:
         raise ConfigError(f"group={group}: expected one of {', '.join(known)}")
-    table = Table("option", "what it is", box=None, pad_edge=False)
+    table = Table(Column("option", no_wrap=True), "what it is", box=None, pad_edge=False)
     for name in [group] if group else known:
         for option in config.options(name, dirs):
             said = config.description(name, option, dirs)

@@ -25,7 +25,7 @@ REFUSED = [
     (
         "experiment=x",
         "experiment=x: expected one of central_dp_secagg, dp_central, dp_sgd, dp_sgd_secagg, "
-        "local_dp, local_dp_secagg, null_run, quick",
+        "grouped_krum, hybrid, local_dp, local_dp_secagg, null_run, quick",
     ),
     ("client/defenses=[x]", "client/defenses="),
     ("num_rounds", "num_rounds: expected key=value in Hydra's override syntax"),

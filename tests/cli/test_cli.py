@@ -234,8 +234,8 @@ def test_list_shows_every_option_of_all_groups_or_of_one(fedmia):
     assert "dataset=" not in attacks
     said = one_line(fedmia("list", "nonsense"))
     assert said.startswith(
-        "group=nonsense: expected one of attack, canaries, client, client/canaries, "
-        "client/defenses, dataset, "
+        "group=nonsense: expected one of attack, canaries, client, client/attackers, "
+        "client/canaries, client/defenses, dataset, "
     )
 
 
