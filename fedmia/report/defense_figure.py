@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 def figure(page: Page) -> str | None:
     """Return accuracy over the AUC of the strongest attack; ``None`` without two to draw.
 
-    Bars are intervals over seeds. The line joins those that no other beats in both.
+    Bars are intervals over seeds. A line joins those that no other beats in
+    both at their vantage.
     """
     points = [
         (row, row.accuracy, leak.auc)
@@ -21,11 +22,15 @@ def figure(page: Page) -> str | None:
     ]
     if len(points) < 2:
         return None
-    best = sorted((auc.mean, accuracy.mean) for row, accuracy, auc in points if row.front)
+    fronts = [
+        sorted((auc.mean, a.mean) for row, a, auc in points if row.front and row.vantage == vantage)
+        for vantage in dict.fromkeys(row.vantage for row in page.rows)
+    ]
 
     def draw(figure: "Figure") -> None:
         axes = figure.subplots()
-        axes.plot([x for x, _ in best], [y for _, y in best], color=COLOURS[0], linewidth=1)
+        for best in fronts:
+            axes.plot([x for x, _ in best], [y for _, y in best], color=COLOURS[0], linewidth=1)
         for row, accuracy, auc in points:
             colour = COLOURS[0] if row.front else GREY
             axes.plot([auc.low, auc.high], [accuracy.mean] * 2, color=colour, linewidth=0.7)

@@ -11,10 +11,10 @@ from fedmia.report.wording import DASH, number, percent, tpr_label
 
 FRONT = "★"
 NOTE = (
-    f"{FRONT}: no other line has both a higher accuracy and a lower AUC. Strongest attacks by mean "
-    "AUC over seeds, adaptive: those that know the defence. Changes: the stronger of both against "
-    "the strongest attack on the line without a defence at the same vantage, on the same seeds and "
-    "records; + means that more leaks."
+    f"{FRONT}: no other line with the same vantage has both a higher accuracy and a lower AUC. "
+    "Strongest attacks by mean AUC over seeds, adaptive: those that know the defence. Changes: the "
+    "stronger of both against the strongest attack on the line without a defence at the same "
+    "vantage, on the same seeds and records; + means that more leaks."
 )
 
 

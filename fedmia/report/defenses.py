@@ -48,7 +48,7 @@ class Defense:
     auc_change: Pooled | None = None
     tpr_change: Pooled | None = None
     accuracy_change: Pooled | None = None
-    front: bool = False  # no other has both more accuracy and less leakage
+    front: bool = False  # at its vantage no other has both more accuracy and less leakage
     problem: str = ""  # why nothing was measured
 
     @property
@@ -110,16 +110,22 @@ def _all(groups: Mapping[str, Seeds]) -> list[tuple[Result, Path | None]]:
 
 
 def pareto(rows: Iterable[Defense]) -> set[str]:
-    """Return the names of those that no other beats in accuracy and leakage, by their means."""
+    """Return the names of those that no other beats in accuracy and leakage, by their means.
+
+    What one vantage sees says nothing of another: each has a front of its own.
+    """
     points = {
-        row.name: (row.accuracy.mean, -leak.auc.mean)
+        row.name: (row.vantage, row.accuracy.mean, -leak.auc.mean)
         for row in rows
         if row.accuracy and (leak := row.strongest)
     }
     return {
         name
-        for name, (a, b) in points.items()
-        if not any(x >= a and y >= b and (x, y) != (a, b) for x, y in points.values())
+        for name, (place, a, b) in points.items()
+        if not any(
+            there == place and x >= a and y >= b and (x, y) != (a, b)
+            for there, x, y in points.values()
+        )
     }
 
 

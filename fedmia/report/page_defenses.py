@@ -5,8 +5,8 @@ DEFENSES = """{% extends "base" %}
 <h1>fedmia defences</h1>
 <p class="headline">{{ headline }}</p>
 {% if figure %}<figure>{{ figure }}<figcaption>Test accuracy over the AUC of the strongest attack,
-passive or adaptive, with intervals over seeds. The line joins the defences that no other beats in
-both; dashed: guessing.</figcaption></figure>{% endif %}
+passive or adaptive, with intervals over seeds. A line joins the defences that no other beats in
+both at their vantage; dashed: guessing.</figcaption></figure>{% endif %}
 <div class="scroll"><table class="small">
 <thead><tr>{% for name in headings %}<th{% if loop.index0 not in words %} class="n"{% endif %}>
 {{ name }}</th>{% endfor %}</tr></thead>

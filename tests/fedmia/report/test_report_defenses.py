@@ -84,6 +84,13 @@ def test_a_defence_with_less_accuracy_and_more_leakage_is_not_on_the_front(runs)
     assert {r.name for r in found.rows if r.front} == {"none", "top_k"} == pareto(found.rows)
 
 
+def test_every_vantage_has_a_front_of_its_own(run):
+    released = {"config.defense": "released"}
+    runs = [run("none", s, [0.8]) for s in range(3)]
+    runs += [run("none", s, [0.6], vantage="final_model", config=released) for s in range(3)]
+    assert pareto(page(runs).rows) == {"none", "released"}
+
+
 def test_a_defence_is_compared_at_its_own_vantage(run):
     runs = [run("none", s, [0.9]) for s in range(3)]
     runs += [
